@@ -1,0 +1,2 @@
+//! The `quant` command.
+fn main() {}

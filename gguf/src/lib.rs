@@ -1,0 +1,2 @@
+//! Placeholder until this crate lands.
+#![forbid(unsafe_code)]

@@ -1,0 +1,82 @@
+//! Activations of a batch of tokens, quantized once per matmul input and shared by every weight row.
+//!
+//! Layout: `[block][token][block_len]`, so that a tile of weight columns walks memory linearly over tokens;
+//! with one token this is the plain row.
+
+/// How activations meet the weights of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ActKind {
+    /// Not quantized: F32, F16 and BF16 weights, and the reference mode.
+    F32,
+    /// int8 blocks of 32 values: legacy types, MXFP4, NVFP4, IQ4_NL, Q1_0, Q2_0.
+    Q32,
+    /// int8 blocks of 256 values: K-quants, i-quants of 256, ternary types.
+    Q256,
+}
+
+impl ActKind {
+    /// Values in a block; 1 for [`ActKind::F32`].
+    pub const fn block_len(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Q32 => 32,
+            Self::Q256 => 256,
+        }
+    }
+}
+
+/// Activations of `tokens` rows of `cols` values. Which of the buffers are filled depends on `kind`.
+#[derive(Debug, Default, Clone)]
+pub struct Acts {
+    /// Form of these activations.
+    pub kind: Option<ActKind>,
+    /// Rows.
+    pub tokens: usize,
+    /// Values per row.
+    pub cols: usize,
+    /// `F32`: `[token][cols]`.
+    pub x: Vec<f32>,
+    /// Quantized: codes in -127..=127, `[block][token][block_len]`.
+    pub q: Vec<i8>,
+    /// Quantized: scale per block, `[block][token]`.
+    pub d: Vec<f32>,
+    /// Quantized: sums of 16 consecutive codes, `[block][token][block_len / 16]`.
+    pub sums: Vec<i16>,
+}
+
+impl Acts {
+    /// Quantizes one block by the contract and returns its scale: amax over the block; not finite: NaN and
+    /// codes 0; below 2^-100: 0 and codes 0; else d = amax / 127 and q = round_ties_even(x * (127 / amax)).
+    pub fn quantize_block(x: &[f32], q: &mut [i8], sums: &mut [i16]) -> f32 {
+        let amax = x.iter().fold(0f32, |m, v| {
+            if v.is_nan() {
+                f32::NAN
+            } else if m.is_nan() {
+                m
+            } else {
+                m.max(v.abs())
+            }
+        });
+        if !amax.is_finite() || amax < TINY {
+            q.fill(0);
+            sums.fill(0);
+            return if amax.is_finite() { 0.0 } else { f32::NAN };
+        }
+        let inverse = 127.0 / amax;
+        for (q, x) in q.iter_mut().zip(x) {
+            *q = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+        }
+        for (sum, q) in sums.iter_mut().zip(q.chunks_exact(16)) {
+            *sum = q.iter().map(|&q| i16::from(q)).sum();
+        }
+        amax / 127.0
+    }
+
+    /// Codes of block `b` of token `t`.
+    pub fn block(&self, b: usize, t: usize, len: usize) -> &[i8] {
+        &self.q[(b * self.tokens + t) * len..][..len]
+    }
+}
+
+/// Blocks whose largest magnitude is below this are stored as zero.
+pub const TINY: f32 = f32::from_bits((127 - 100) << 23);

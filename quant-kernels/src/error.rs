@@ -1,0 +1,43 @@
+//! What can go wrong in this crate.
+
+use crate::GgmlType;
+
+/// An error of this crate: what was asked, and what would have been right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// `QUANT_ISA` or a caller asked for a tier that this CPU lacks.
+    #[error("this CPU does not offer the tier '{wanted}'; available here: {available}")]
+    IsaUnavailable {
+        /// The tier asked for.
+        wanted: String,
+        /// The tiers there are, comma-separated.
+        available: String,
+    },
+    /// A buffer has another length than its shape says.
+    #[error("{what}: expected {expected} elements, got {got}")]
+    Length {
+        /// The buffer.
+        what: &'static str,
+        /// The length its shape asks for.
+        expected: usize,
+        /// The length it has.
+        got: usize,
+    },
+    /// A row length that the type's blocks do not divide.
+    #[error("a row of {cols} values is not a whole number of {ty} blocks of {block}")]
+    RowLength {
+        /// The type.
+        ty: GgmlType,
+        /// Values in a row.
+        cols: usize,
+        /// Values in a block.
+        block: usize,
+    },
+    /// The type has geometry but no arithmetic (I8, I16, I32, I64, F64, Q8_1, Q8_K as weights).
+    #[error("{ty} tensors can't be multiplied with")]
+    NoKernel {
+        /// The type.
+        ty: GgmlType,
+    },
+}

@@ -1,0 +1,67 @@
+//! Quantized block formats and the arithmetic on them.
+//!
+//! This crate knows no file and no model: bytes and numbers in, numbers out. The scalar code is the
+//! specification; every SIMD tier equals it bit for bit (see ARCHITECTURE.md, "The arithmetic contract").
+
+pub mod activations;
+pub mod attention;
+mod error;
+pub mod exp;
+pub mod gelu;
+mod ggml_type;
+mod isa;
+pub mod matmul;
+pub mod parallel;
+pub mod rms_norm;
+pub mod rope;
+pub mod silu;
+pub mod softmax;
+pub mod types;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use error::Error;
+pub use ggml_type::GgmlType;
+pub use isa::Isa;
+pub use matmul::{Activations, Projection, Weight};
+pub use parallel::{Parallel, Serial};
+
+use types::TypeKernels;
+
+/// The kernel table: for one [`Isa`], the functions of every type. Built once, passed by reference.
+///
+/// ```
+/// use quant_kernels::{Isa, Kernels};
+/// let kernels = Kernels::new(Isa::detect());
+/// assert_eq!(kernels.isa(), Isa::detect());
+/// ```
+#[derive(Debug)]
+pub struct Kernels {
+    isa: Isa,
+    types: Vec<Option<TypeKernels>>,
+}
+
+impl Kernels {
+    /// Builds the table for one tier.
+    pub fn new(isa: Isa) -> Self {
+        let mut types: Vec<Option<TypeKernels>> = Vec::new();
+        for kernels in types::table(isa) {
+            let id = kernels.ty.id() as usize;
+            if types.len() <= id {
+                types.resize(id + 1, None);
+            }
+            types[id] = Some(kernels);
+        }
+        Self { isa, types }
+    }
+
+    /// The tier of this table.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The kernels of one type; `None` for integer types (I8..I64, F64) that no matmul reads.
+    pub fn of(&self, ty: GgmlType) -> Option<&TypeKernels> {
+        self.types.get(ty.id() as usize)?.as_ref()
+    }
+}

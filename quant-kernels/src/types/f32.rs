@@ -1,0 +1,49 @@
+//! F32 weights: plain little-endian floats. Dots are fused multiply-adds in 16 lanes, then one tree.
+
+use super::{TypeKernels, tile_by_dot};
+use crate::activations::{ActKind, Acts};
+use crate::{GgmlType, Isa};
+
+/// The kernels of this type.
+pub fn kernels(_isa: Isa) -> TypeKernels {
+    TypeKernels {
+        ty: GgmlType::F32,
+        acts: ActKind::F32,
+        dequantize,
+        dot,
+        tile: |tile| tile_by_dot(dot, tile),
+    }
+}
+
+/// Bytes to values.
+pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
+    for (out, bytes) in out.iter_mut().zip(blocks.as_chunks::<4>().0) {
+        *out = f32::from_le_bytes(*bytes);
+    }
+}
+
+/// One row with one token.
+pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
+    let x = &acts.x[token * acts.cols..][..acts.cols];
+    let row = row.as_chunks::<4>().0;
+    dot_lanes(acts.cols, |i| f32::from_le_bytes(row[i]), x)
+}
+
+/// The contract's float dot: lane = index mod 16, fused multiply-add, tree +8 +4 +2 +1.
+pub fn dot_lanes(len: usize, weight: impl Fn(usize) -> f32, x: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    for i in 0..len {
+        lanes[i % 16] = weight(i).mul_add(x[i], lanes[i % 16]);
+    }
+    tree(lanes)
+}
+
+/// Sums 16 lanes: +8, +4, +2, +1.
+pub fn tree(mut lanes: [f32; 16]) -> f32 {
+    for step in [8, 4, 2, 1] {
+        for i in 0..step {
+            lanes[i] += lanes[i + step];
+        }
+    }
+    lanes[0]
+}

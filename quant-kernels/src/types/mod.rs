@@ -1,0 +1,46 @@
+//! One file per quantization type: layout, dequantize, quantize, scalar dot. [`table`] is the only list of them.
+
+use crate::activations::{ActKind, Acts};
+use crate::matmul::Tile;
+use crate::{GgmlType, Isa};
+
+pub mod f32;
+
+/// Dequantizes whole blocks: `blocks.len() / block_bytes` blocks into as many times `block_len` values.
+pub type DequantizeFn = fn(blocks: &[u8], out: &mut [f32]);
+
+/// The scalar dot product: one weight row with one token. This function is the arithmetic contract of a type.
+pub type DotFn = fn(row: &[u8], acts: &Acts, token: usize) -> f32;
+
+/// Some rows times all tokens of a tile, with exactly the bits of [`DotFn`].
+pub type TileFn = fn(tile: &mut Tile<'_>);
+
+/// The functions of one type on one tier.
+#[derive(Debug, Clone, Copy)]
+pub struct TypeKernels {
+    /// The type.
+    pub ty: GgmlType,
+    /// How its activations are stored.
+    pub acts: ActKind,
+    /// Blocks to values, equal to ggml bit for bit.
+    pub dequantize: DequantizeFn,
+    /// The specification.
+    pub dot: DotFn,
+    /// The matmul of this tier.
+    pub tile: TileFn,
+}
+
+/// Every type's kernels on one tier: the registry. A new type is one file and one line here.
+pub fn table(isa: Isa) -> Vec<TypeKernels> {
+    vec![f32::kernels(isa)]
+}
+
+/// Runs the scalar dot over a whole tile: the matmul of types (or tiers) without a SIMD version.
+pub fn tile_by_dot(dot: DotFn, tile: &mut Tile<'_>) {
+    for token in 0..tile.acts.tokens {
+        for row in 0..tile.rows {
+            let value = dot(tile.row(row), tile.acts, token);
+            tile.set(token, row, value);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! 256-bit kernels: AVX2, FMA, F16C.

@@ -1,0 +1,1 @@
+//! 512-bit kernels: AVX-512 F, BW, VL, DQ, VNNI, VBMI.

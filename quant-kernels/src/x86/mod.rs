@@ -1,0 +1,4 @@
+//! SIMD versions for x86-64, one folder per tier; same file names as the scalar code they equal.
+
+pub(crate) mod avx2;
+pub(crate) mod avx512;
