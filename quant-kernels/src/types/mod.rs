@@ -4,7 +4,34 @@ use crate::activations::{ActKind, Acts};
 use crate::matmul::Tile;
 use crate::{GgmlType, Isa};
 
+mod blocks256;
+mod blocks32;
+mod codebooks;
 pub mod f32;
+pub mod iq1_m;
+pub mod iq1_s;
+pub mod iq2_s;
+pub mod iq2_xs;
+pub mod iq2_xxs;
+pub mod iq3_s;
+pub mod iq3_xxs;
+pub mod iq4_nl;
+pub mod iq4_xs;
+#[rustfmt::skip]
+mod iq_grids;
+pub mod mxfp4;
+pub mod nvfp4;
+pub mod q1_0;
+pub mod q2_0;
+pub mod q2_k;
+pub mod q3_k;
+pub mod q4_1;
+pub mod q5_0;
+pub mod q5_1;
+pub mod q8_1;
+pub mod q8_k;
+pub mod tq1_0;
+pub mod tq2_0;
 
 /// Dequantizes whole blocks: `blocks.len() / block_bytes` blocks into as many times `block_len` values.
 pub type DequantizeFn = fn(blocks: &[u8], out: &mut [f32]);
@@ -32,7 +59,29 @@ pub struct TypeKernels {
 
 /// Every type's kernels on one tier: the registry. A new type is one file and one line here.
 pub fn table(isa: Isa) -> Vec<TypeKernels> {
-    vec![f32::kernels(isa)]
+    vec![
+        f32::kernels(isa),
+        q4_1::kernels(isa),
+        q5_0::kernels(isa),
+        q5_1::kernels(isa),
+        q2_k::kernels(isa),
+        q3_k::kernels(isa),
+        iq2_xxs::kernels(isa),
+        iq2_xs::kernels(isa),
+        iq3_xxs::kernels(isa),
+        iq1_s::kernels(isa),
+        iq4_nl::kernels(isa),
+        iq3_s::kernels(isa),
+        iq2_s::kernels(isa),
+        iq4_xs::kernels(isa),
+        iq1_m::kernels(isa),
+        tq1_0::kernels(isa),
+        tq2_0::kernels(isa),
+        mxfp4::kernels(isa),
+        nvfp4::kernels(isa),
+        q1_0::kernels(isa),
+        q2_0::kernels(isa),
+    ]
 }
 
 /// Runs the scalar dot over a whole tile: the matmul of types (or tiers) without a SIMD version.
