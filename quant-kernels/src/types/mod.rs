@@ -4,14 +4,43 @@ use crate::activations::{ActKind, Acts};
 use crate::matmul::Tile;
 use crate::{GgmlType, Isa};
 
+pub mod bf16;
+mod blocks256;
+mod blocks32;
+mod codebooks;
+pub mod f16;
 pub mod f32;
 #[cfg(test)]
 mod goldens;
+pub mod iq1_m;
+pub mod iq1_s;
+pub mod iq2_s;
+pub mod iq2_xs;
+pub mod iq2_xxs;
+pub mod iq3_s;
+pub mod iq3_xxs;
+pub mod iq4_nl;
+pub mod iq4_xs;
+#[rustfmt::skip]
+mod iq_grids;
+pub mod mxfp4;
+pub mod nvfp4;
+pub mod q1_0;
+pub mod q2_0;
+pub mod q2_k;
+pub mod q3_k;
 pub mod q4_0;
+pub mod q4_1;
 pub mod q4_k;
+pub mod q5_0;
+pub mod q5_1;
 pub mod q5_k;
 pub mod q6_k;
 pub mod q8_0;
+pub mod q8_1;
+pub mod q8_k;
+pub mod tq1_0;
+pub mod tq2_0;
 
 /// Dequantizes whole blocks: `blocks.len() / block_bytes` blocks into as many times `block_len` values.
 pub type DequantizeFn = fn(blocks: &[u8], out: &mut [f32]);
@@ -41,11 +70,33 @@ pub struct TypeKernels {
 pub fn table(isa: Isa) -> Vec<TypeKernels> {
     vec![
         f32::kernels(isa),
+        f16::kernels(isa),
         q4_0::kernels(isa),
+        q4_1::kernels(isa),
+        q5_0::kernels(isa),
+        q5_1::kernels(isa),
         q8_0::kernels(isa),
+        q2_k::kernels(isa),
+        q3_k::kernels(isa),
         q4_k::kernels(isa),
         q5_k::kernels(isa),
         q6_k::kernels(isa),
+        iq2_xxs::kernels(isa),
+        iq2_xs::kernels(isa),
+        iq3_xxs::kernels(isa),
+        iq1_s::kernels(isa),
+        iq4_nl::kernels(isa),
+        iq3_s::kernels(isa),
+        iq2_s::kernels(isa),
+        iq4_xs::kernels(isa),
+        iq1_m::kernels(isa),
+        bf16::kernels(isa),
+        tq1_0::kernels(isa),
+        tq2_0::kernels(isa),
+        mxfp4::kernels(isa),
+        nvfp4::kernels(isa),
+        q1_0::kernels(isa),
+        q2_0::kernels(isa),
     ]
 }
 

@@ -1,0 +1,56 @@
+//! IQ1_M: 256 values in 56 bytes (1.75 bits per value): as IQ1_S, with a scale for each 16 and a shift for each 8 values.
+//!
+//! ```text
+//! bytes  0..32   low 8 bits of the codebook index of values 8 k .. 8 k + 8
+//! bytes 32..48   nibble k, low nibble first: bits 0..3 the high bits of that index, bit 3 the sign of the shift
+//!                (set: -1/8, clear: +1/8)
+//! bytes 48..56   4 u16 of 64 values each: bits 0..12 four 3-bit scales of 16 values each; the top nibbles of the
+//!                four, lowest first, are d, f16
+//! value = d * (2 scale + 1) * (ternary +- 1/8) = d / 8 * (2 scale + 1) * (8 ternary +- 1)
+//! ```
+//!
+//! Source: ggml, `block_iq1_m`, `iq1s_grid`, `IQ1M_DELTA`.
+
+use super::blocks256::Block256;
+use super::codebooks::{IQ1, shifted_ternary};
+use super::{TypeKernels, blocks256, tile_by_dot};
+use crate::activations::{ActKind, Acts};
+use crate::{GgmlType, Isa};
+use half::f16;
+
+/// The kernels of this type.
+pub fn kernels(_isa: Isa) -> TypeKernels {
+    TypeKernels {
+        ty: GgmlType::IQ1_M,
+        acts: ActKind::Q256,
+        dequantize,
+        dot,
+        tile: |tile| tile_by_dot(dot, tile),
+    }
+}
+
+/// Blocks to values.
+pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
+    blocks256::dequantize(blocks, out, unpack);
+}
+
+/// One row with one token.
+pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
+    blocks256::dot(row, acts, token, unpack)
+}
+
+fn unpack(b: &[u8; 56]) -> Block256 {
+    let words: [u16; 4] = std::array::from_fn(|i| u16::from_le_bytes([b[48 + 2 * i], b[49 + 2 * i]]));
+    let d = words.iter().enumerate().fold(0, |d, (i, word)| d | word >> 12 << (4 * i));
+    let mut w = Block256 {
+        d: f16::from_bits(d).to_f32() * 0.125,
+        scales: std::array::from_fn(|k| 2 * (words[k / 4] >> (k % 4 * 3) & 7) as i8 + 1),
+        q: [0; 256],
+    };
+    for (k, q) in w.q.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let high = b[32 + k / 2] >> (k % 2 * 4);
+        let index = usize::from(b[k]) | usize::from(high & 7) << 8;
+        *q = shifted_ternary(&IQ1[index], high & 8 != 0);
+    }
+    w
+}

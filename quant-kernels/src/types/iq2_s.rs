@@ -1,0 +1,52 @@
+//! IQ2_S: 256 values in 82 bytes (2.5625 bits per value): 8 values at a time from a codebook of 1024, with signs.
+//!
+//! ```text
+//! bytes  0..2    d, f16
+//! bytes  2..34   low 8 bits of the codebook index of values 8 k .. 8 k + 8
+//! bytes 34..66   their signs: bit j of byte k belongs to value 8 k + j
+//! bytes 66..74   high bits of the index: bit pair k % 4 of byte k / 4
+//! bytes 74..82   nibble k: scale of values 16 k .. 16 k + 16, low nibble first
+//! value = d * (0.5 + scale) / 4 * (+-magnitude) = d / 8 * (2 scale + 1) * (+-magnitude)
+//! ```
+//!
+//! Source: ggml, `block_iq2_s`, `iq2s_grid`.
+
+use super::blocks256::{Block256, f16_to_f32};
+use super::codebooks::{IQ2_S, signed};
+use super::{TypeKernels, blocks256, tile_by_dot};
+use crate::activations::{ActKind, Acts};
+use crate::{GgmlType, Isa};
+
+/// The kernels of this type.
+pub fn kernels(_isa: Isa) -> TypeKernels {
+    TypeKernels {
+        ty: GgmlType::IQ2_S,
+        acts: ActKind::Q256,
+        dequantize,
+        dot,
+        tile: |tile| tile_by_dot(dot, tile),
+    }
+}
+
+/// Blocks to values.
+pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
+    blocks256::dequantize(blocks, out, unpack);
+}
+
+/// One row with one token.
+pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
+    blocks256::dot(row, acts, token, unpack)
+}
+
+fn unpack(b: &[u8; 82]) -> Block256 {
+    let mut w = Block256 {
+        d: f16_to_f32(b[0], b[1]) * 0.125,
+        scales: std::array::from_fn(|k| 2 * (b[74 + k / 2] >> (k % 2 * 4) & 15) as i8 + 1),
+        q: [0; 256],
+    };
+    for (k, q) in w.q.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let high = usize::from(b[66 + k / 4] >> (k % 4 * 2) & 3);
+        signed(&IQ2_S[usize::from(b[2 + k]) | high << 8], b[34 + k], q);
+    }
+    w
+}

@@ -1,0 +1,52 @@
+//! IQ3_S: 256 values in 110 bytes (3.4375 bits per value): 4 values at a time from a codebook of 512, with signs.
+//!
+//! ```text
+//! bytes   0..2     d, f16
+//! bytes   2..66    low 8 bits of the codebook index of values 4 k .. 4 k + 4
+//! bytes  66..74    ninth bit of the index: bit k % 8 of byte k / 8
+//! bytes  74..106   signs: bit j of byte k belongs to value 8 k + j
+//! bytes 106..110   nibble k: scale of values 32 k .. 32 k + 32, low nibble first
+//! value = d * (2 scale + 1) * (+-magnitude)
+//! ```
+//!
+//! Source: ggml, `block_iq3_s`, `iq3s_grid`.
+
+use super::blocks256::{Block256, f16_to_f32};
+use super::codebooks::{IQ3_S, signed};
+use super::{TypeKernels, blocks256, tile_by_dot};
+use crate::activations::{ActKind, Acts};
+use crate::{GgmlType, Isa};
+
+/// The kernels of this type.
+pub fn kernels(_isa: Isa) -> TypeKernels {
+    TypeKernels {
+        ty: GgmlType::IQ3_S,
+        acts: ActKind::Q256,
+        dequantize,
+        dot,
+        tile: |tile| tile_by_dot(dot, tile),
+    }
+}
+
+/// Blocks to values.
+pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
+    blocks256::dequantize(blocks, out, unpack);
+}
+
+/// One row with one token.
+pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
+    blocks256::dot(row, acts, token, unpack)
+}
+
+fn unpack(b: &[u8; 110]) -> Block256 {
+    let mut w = Block256 {
+        d: f16_to_f32(b[0], b[1]),
+        scales: std::array::from_fn(|k| 2 * (b[106 + k / 4] >> (k / 2 % 2 * 4) & 15) as i8 + 1),
+        q: [0; 256],
+    };
+    for (k, q) in w.q.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let high = usize::from(b[66 + k / 8] >> (k % 8) & 1);
+        signed(&IQ3_S[usize::from(b[2 + k]) | high << 8], b[74 + k / 2] >> (k % 2 * 4), q);
+    }
+    w
+}

@@ -1,0 +1,57 @@
+//! IQ4_XS: 256 values in 136 bytes (4.25 bits per value): the levels of IQ4_NL with a 6-bit scale for each 32.
+//!
+//! ```text
+//! bytes 0..2     d, f16
+//! bytes 2..4     u16: bit pair k is the high two bits of scale k
+//! bytes 4..8     nibble k, low nibble first: the low four bits of scale k
+//! bytes 8..136   indices, 16 bytes for 32 values: byte j holds value j (low nibble) and value j + 16 (high nibble)
+//! value = d * (scale - 32) * level[index], scale 0..=63
+//! ```
+//!
+//! Source: ggml, `block_iq4_xs`, `kvalues_iq4nl`.
+
+use super::blocks32::nibbles;
+use super::blocks256::{Block256, f16_to_f32};
+use super::codebooks::IQ4_LEVELS;
+use super::{TypeKernels, blocks256, tile_by_dot};
+use crate::activations::{ActKind, Acts};
+use crate::{GgmlType, Isa};
+
+/// The kernels of this type.
+pub fn kernels(_isa: Isa) -> TypeKernels {
+    TypeKernels {
+        ty: GgmlType::IQ4_XS,
+        acts: ActKind::Q256,
+        dequantize,
+        dot,
+        tile: |tile| tile_by_dot(dot, tile),
+    }
+}
+
+/// Blocks to values.
+pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
+    blocks256::dequantize(blocks, out, unpack);
+}
+
+/// One row with one token.
+pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
+    blocks256::dot(row, acts, token, unpack)
+}
+
+fn unpack(b: &[u8; 136]) -> Block256 {
+    let high = u16::from_le_bytes([b[2], b[3]]);
+    let mut w = Block256 {
+        d: f16_to_f32(b[0], b[1]),
+        scales: std::array::from_fn(|i| {
+            let k = i / 2;
+            let low = b[4 + k / 2] >> (k % 2 * 4) & 15;
+            let high = (high >> (2 * k) & 3) as u8;
+            (low | high << 4) as i8 - 32
+        }),
+        q: [0; 256],
+    };
+    for (bytes, q) in b[8..].as_chunks::<16>().0.iter().zip(w.q.as_chunks_mut::<32>().0) {
+        *q = nibbles(bytes).map(|index| IQ4_LEVELS[usize::from(index)]);
+    }
+    w
+}

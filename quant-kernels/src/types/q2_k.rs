@@ -1,0 +1,49 @@
+//! Q2_K: 256 values in 84 bytes (2.625 bits per value): 2-bit codes, a 4-bit scale and minimum for each 16.
+//!
+//! ```text
+//! bytes  0..16   byte i: scale (low nibble) and minimum (high nibble) of values 16 i .. 16 i + 16
+//! bytes 16..80   codes 0..=3: each 32 bytes hold 128 values, bit pair j of byte l being value 32 j + l
+//! bytes 80..82   d, f16
+//! bytes 82..84   dmin, f16
+//! value = d * scale * code - dmin * minimum
+//! ```
+//!
+//! Source: ggml, `block_q2_K`.
+
+use super::blocks256::{Block256, MinBlock256, f16_to_f32, two_bit_codes};
+use super::{TypeKernels, blocks256, tile_by_dot};
+use crate::activations::{ActKind, Acts};
+use crate::{GgmlType, Isa};
+
+/// The kernels of this type.
+pub fn kernels(_isa: Isa) -> TypeKernels {
+    TypeKernels {
+        ty: GgmlType::Q2_K,
+        acts: ActKind::Q256,
+        dequantize,
+        dot,
+        tile: |tile| tile_by_dot(dot, tile),
+    }
+}
+
+/// Blocks to values.
+pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
+    blocks256::dequantize_min(blocks, out, unpack);
+}
+
+/// One row with one token.
+pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
+    blocks256::dot_min(row, acts, token, unpack)
+}
+
+fn unpack(b: &[u8; 84]) -> MinBlock256 {
+    MinBlock256 {
+        scaled: Block256 {
+            d: f16_to_f32(b[80], b[81]),
+            scales: std::array::from_fn(|i| (b[i] & 15) as i8),
+            q: two_bit_codes(&b[16..80]).map(|q| q as i8),
+        },
+        dmin: f16_to_f32(b[82], b[83]),
+        mins: std::array::from_fn(|i| b[i] >> 4),
+    }
+}
