@@ -65,4 +65,18 @@ impl<'a> Tile<'a> {
         // SAFETY: index is within the output, and this row belongs to this tile alone.
         unsafe { self.out.ptr.add(index).write(value) }
     }
+
+    /// Stores consecutive rows of one token.
+    pub fn set_rows(&mut self, token: usize, row: usize, values: &[f32]) {
+        let index = token * self.stride + self.first_row + row;
+        assert!(
+            row + values.len() <= self.rows
+                && token < self.acts.tokens
+                && index + values.len() <= self.out.len,
+            "tile store out of range"
+        );
+        // SAFETY: the range is within the output, these rows belong to this tile alone, and `values` is a live
+        // shared borrow, so it can't be the exclusively borrowed output.
+        unsafe { self.out.ptr.add(index).copy_from_nonoverlapping(values.as_ptr(), values.len()) }
+    }
 }

@@ -4,6 +4,8 @@ use crate::activations::{ActKind, Acts};
 use crate::matmul::Tile;
 use crate::{GgmlType, Isa};
 
+pub mod bf16;
+pub mod f16;
 pub mod f32;
 
 /// Dequantizes whole blocks: `blocks.len() / block_bytes` blocks into as many times `block_len` values.
@@ -32,7 +34,7 @@ pub struct TypeKernels {
 
 /// Every type's kernels on one tier: the registry. A new type is one file and one line here.
 pub fn table(isa: Isa) -> Vec<TypeKernels> {
-    vec![f32::kernels(isa)]
+    vec![f32::kernels(isa), f16::kernels(isa), bf16::kernels(isa)]
 }
 
 /// Runs the scalar dot over a whole tile: the matmul of types (or tiers) without a SIMD version.
