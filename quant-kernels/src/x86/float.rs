@@ -182,7 +182,7 @@ unsafe fn block<M: Micro>(
             // SAFETY: the caller vouches for the tier.
             let sums = unsafe { M::trees(acc) };
             let row = group * 8;
-            tile.set_rows(first_token + token, first_row + row, &sums[..8.min(rows - row)]);
+            tile.store(first_token + token, first_row + row, &sums[..8.min(rows - row)]);
         }
     }
 }
