@@ -4,3 +4,4 @@ pub(crate) mod float;
 mod int8;
 pub(crate) mod k_quants;
 pub(crate) mod legacy;
+pub(crate) mod simd;

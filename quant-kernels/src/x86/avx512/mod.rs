@@ -1,3 +1,4 @@
 //! 512-bit kernels: AVX-512 F, BW, VL, DQ, VNNI, VBMI.
 
 pub(crate) mod float;
+pub(crate) mod simd;
