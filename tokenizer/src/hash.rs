@@ -1,0 +1,201 @@
+//! The two hash tables of a vocabulary: text to id, and pair of ids to merge. Open addressing over flat arrays:
+//! a vocabulary of 250,000 tokens and as many merges builds in milliseconds and owns two allocations.
+//!
+//! The keys are the file's; texts are only looked up. So the hash needs to be quick, not keyed.
+
+/// The id that no token has.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Ids take the lower 24 bits of a slot (plus one: zero is an empty slot), a piece of the hash the upper 8.
+pub(crate) const MAX_TOKENS: usize = (1 << 24) - 2;
+
+const ID_BITS: u32 = 24;
+const ID_MASK: u32 = (1 << ID_BITS) - 1;
+
+/// Multiply to 128 bits and fold: every input bit reaches every output bit.
+fn fold(word: u64) -> u64 {
+    let product = u128::from(word ^ 0x9E37_79B9_7F4A_7C15) * u128::from(0xD6E8_FEB8_6659_FD93_u64);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut state = bytes.len() as u64;
+    for word in words {
+        state = fold(state ^ u64::from_le_bytes(*word));
+    }
+    let mut tail = [0; 8];
+    tail[..rest.len()].copy_from_slice(rest);
+    fold(state ^ u64::from_le_bytes(tail))
+}
+
+/// Slots for `count` entries at a load of at most two thirds: a power of two.
+fn slots_for(count: usize) -> usize {
+    (count + count / 2 + 1).next_power_of_two().max(16)
+}
+
+/// Text to token id. The texts stay with the vocabulary; a slot holds an id and 8 bits of the hash, so that a
+/// lookup that fails rarely touches a text.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TextIndex {
+    slots: Vec<u32>,
+    used: usize,
+}
+
+impl TextIndex {
+    pub(crate) fn with_capacity(tokens: usize) -> Self {
+        Self { slots: vec![0; slots_for(tokens)], used: 0 }
+    }
+
+    /// The id of `bytes`, where `text` gives the bytes of an id.
+    pub(crate) fn get<'a>(&self, bytes: &[u8], text: impl Fn(u32) -> &'a [u8]) -> Option<u32> {
+        self.find(bytes, text).ok()
+    }
+
+    /// Adds `id` for `bytes` unless the text is there already: the first of two equal tokens is the one found.
+    pub(crate) fn insert<'a>(&mut self, bytes: &[u8], id: u32, text: impl Fn(u32) -> &'a [u8]) {
+        if slots_for(self.used + 1) > self.slots.len() {
+            let old = std::mem::take(self);
+            *self = Self::with_capacity((old.used + 1) * 2);
+            for slot in old.slots.into_iter().filter(|&slot| slot != 0) {
+                let known = (slot & ID_MASK) - 1;
+                self.place(text(known), known, &text);
+            }
+        }
+        self.place(bytes, id, text);
+    }
+
+    fn place<'a>(&mut self, bytes: &[u8], id: u32, text: impl Fn(u32) -> &'a [u8]) {
+        if let Err((position, tag)) = self.find(bytes, text) {
+            self.slots[position] = (tag << ID_BITS) | (id + 1);
+            self.used += 1;
+        }
+    }
+
+    /// The id, or else the empty slot and the tag to put there.
+    fn find<'a>(&self, bytes: &[u8], text: impl Fn(u32) -> &'a [u8]) -> Result<u32, (usize, u32)> {
+        let hash = hash(bytes);
+        let tag = (hash >> 56) as u32;
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut position = hash as usize & mask;
+        loop {
+            // The load limit leaves empty slots, so the walk ends; a table without slots holds nothing.
+            let Some(&slot) = self.slots.get(position) else { return Err((0, tag)) };
+            if slot == 0 {
+                return Err((position, tag));
+            }
+            let id = (slot & ID_MASK) - 1;
+            if slot >> ID_BITS == tag && text(id) == bytes {
+                return Ok(id);
+            }
+            position = (position + 1) & mask;
+        }
+    }
+}
+
+/// What a pair of neighbouring tokens becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Merge {
+    /// Lower merges first.
+    pub(crate) rank: u32,
+    /// The token that replaces the pair.
+    pub(crate) id: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    pair: u64,
+    merge: Merge,
+}
+
+/// An empty slot holds the pair of two absent tokens, which is never inserted; its rank says that it's no merge.
+const EMPTY: Slot = Slot { pair: u64::MAX, merge: Merge { rank: u32::MAX, id: NONE } };
+
+/// Pair of token ids to merge.
+#[derive(Debug, Clone)]
+pub(crate) struct PairMap {
+    slots: Vec<Slot>,
+    used: usize,
+    shift: u32,
+}
+
+impl PairMap {
+    pub(crate) fn with_capacity(merges: usize) -> Self {
+        let slots = slots_for(merges);
+        Self { slots: vec![EMPTY; slots], used: 0, shift: 64 - slots.trailing_zeros() }
+    }
+
+    /// What `left` and `right` merge to.
+    pub(crate) fn get(&self, left: u32, right: u32) -> Option<Merge> {
+        let slot = self.slots[self.find(pair(left, right))];
+        (slot.merge.rank != u32::MAX).then_some(slot.merge)
+    }
+
+    /// Adds a merge; the first of two for the same pair stays. `left` and `right` are tokens, not [`NONE`].
+    pub(crate) fn insert(&mut self, left: u32, right: u32, merge: Merge) {
+        if slots_for(self.used + 1) > self.slots.len() {
+            let old = std::mem::replace(self, Self::with_capacity((self.used + 1) * 2));
+            for slot in old.slots.into_iter().filter(|slot| slot.pair != EMPTY.pair) {
+                self.place(slot);
+            }
+        }
+        self.place(Slot { pair: pair(left, right), merge });
+    }
+
+    fn place(&mut self, slot: Slot) {
+        let position = self.find(slot.pair);
+        if self.slots[position].pair == EMPTY.pair {
+            self.slots[position] = slot;
+            self.used += 1;
+        }
+    }
+
+    /// The slot of `pair`, or the empty one where it would go. There is always an empty slot.
+    fn find(&self, pair: u64) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut position = (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize;
+        while self.slots[position].pair != pair && self.slots[position].pair != EMPTY.pair {
+            position = (position + 1) & mask;
+        }
+        position
+    }
+}
+
+fn pair(left: u32, right: u32) -> u64 {
+    (u64::from(left) << 32) | u64::from(right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_index_finds_what_was_put_in_and_grows() {
+        let texts: Vec<Vec<u8>> = (0..5000_u32).map(|i| format!("t{}", i * 7).into_bytes()).collect();
+        let text = |id: u32| texts[id as usize].as_slice();
+        let mut index = TextIndex::default();
+        assert_eq!(index.get(b"t0", text), None);
+        for (id, bytes) in texts.iter().enumerate() {
+            index.insert(bytes, id as u32, text);
+        }
+        for (id, bytes) in texts.iter().enumerate() {
+            assert_eq!(index.get(bytes, text), Some(id as u32));
+        }
+        assert_eq!(index.get(b"t1", text), None);
+        assert_eq!(index.get(b"", text), None);
+    }
+
+    #[test]
+    fn pair_map_keeps_the_first_of_two() {
+        let mut map = PairMap::with_capacity(0);
+        for i in 0..1000 {
+            map.insert(i, i * 3, Merge { rank: i, id: i + 1 });
+        }
+        map.insert(5, 15, Merge { rank: 0, id: 0 });
+        for i in 0..1000 {
+            assert_eq!(map.get(i, i * 3), Some(Merge { rank: i, id: i + 1 }));
+        }
+        assert_eq!(map.get(5, 16), None);
+        assert_eq!(map.get(NONE, NONE), None);
+    }
+}
