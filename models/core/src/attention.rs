@@ -1,9 +1,9 @@
 //! Softmax attention over the KV cache, with grouped queries.
 
+use crate::Error;
 use crate::context::{Batch, Context, Entry};
 use crate::matrix::Linear;
 use crate::rows::{TILE_ROWS, for_each, lock, sized};
-use crate::Error;
 use quant_kernels::attention::{AttentionScratch, AttentionTask, KvPage, attend};
 use quant_kernels::rope::Rope;
 use quant_kernels::{Isa, Parallel};
@@ -145,7 +145,9 @@ impl Attention {
         q: &mut [f32],
         k: &mut [f32],
     ) {
-        let Some((rope, angles)) = self.rope.and_then(|i| ropes.get(i).zip(batch.angles.get(i))) else { return };
+        let Some((rope, angles)) = self.rope.and_then(|i| ropes.get(i).zip(batch.angles.get(i))) else {
+            return;
+        };
         let pairs = rope.inv_freq.len();
         let (q_width, k_width) = (self.q.rows(), self.k.rows());
         let tiles = q

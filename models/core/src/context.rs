@@ -116,7 +116,9 @@ impl Batch {
             let cos = sized(&mut angles.cos, self.positions.len() * pairs);
             let sin = sized(&mut angles.sin, self.positions.len() * pairs);
             let rows = cos.chunks_exact_mut(pairs).zip(sin.chunks_exact_mut(pairs)).zip(&self.positions);
-            crate::rows::for_each(parallel, rows, |_, ((cos, sin), &position)| rope.angles(position, cos, sin));
+            crate::rows::for_each(parallel, rows, |_, ((cos, sin), &position)| {
+                rope.angles(position, cos, sin)
+            });
         }
     }
 }

@@ -89,7 +89,9 @@ pub enum Error {
         vocab: usize,
     },
     /// More positions than the context was set to.
-    #[error("{needed} positions are needed, the context holds {context}: shorten the input or raise the context")]
+    #[error(
+        "{needed} positions are needed, the context holds {context}: shorten the input or raise the context"
+    )]
     Context {
         /// Positions of the sequence with the new tokens.
         needed: usize,
@@ -108,7 +110,9 @@ pub enum Error {
     #[error("the KV cache has other layers than the model: make it from the model's `kv_layout`")]
     CacheLayout,
     /// A logit is NaN or infinite: the weights or the KV cache are damaged, or a number overflowed.
-    #[error("the logits after position {position} are not finite: the weights are damaged or a number overflowed")]
+    #[error(
+        "the logits after position {position} are not finite: the weights are damaged or a number overflowed"
+    )]
     NotFinite {
         /// The position of the row.
         position: usize,

@@ -1,9 +1,9 @@
 //! The gated feed-forward part (SwiGLU).
 
+use crate::Error;
 use crate::context::Context;
 use crate::matrix::Linear;
 use crate::rows::{TILE_ROWS, for_each, sized};
-use crate::Error;
 use quant_kernels::silu::silu_mul;
 
 /// `down(silu(gate x) * up x)`.
@@ -40,7 +40,9 @@ impl GatedMlp {
         kernels.matmul(parallel, matmul, *activations, x, rows, &mut projections)?;
 
         let tile = TILE_ROWS * n_ff;
-        for_each(parallel, gate.chunks_mut(tile).zip(up.chunks(tile)), |_, (gate, up)| silu_mul(isa, gate, up));
+        for_each(parallel, gate.chunks_mut(tile).zip(up.chunks(tile)), |_, (gate, up)| {
+            silu_mul(isa, gate, up)
+        });
 
         let out = sized(&mut buffers.branch, rows * self.down.rows());
         kernels.matmul(parallel, matmul, *activations, gate, rows, &mut [self.down.projection(out)?])?;

@@ -43,7 +43,11 @@ pub struct Layer {
 
 impl Layer {
     /// Whether every part takes and gives rows of `n_embd` values and refers to ropes that exist.
-    pub(crate) fn fits(&self, n_embd: usize, ropes: &[quant_kernels::rope::Rope]) -> Result<(), &'static str> {
+    pub(crate) fn fits(
+        &self,
+        n_embd: usize,
+        ropes: &[quant_kernels::rope::Rope],
+    ) -> Result<(), &'static str> {
         let norms = [&self.attn_norm, &self.ffn_norm];
         if norms.iter().any(|norm| norm.weight.len() != n_embd) {
             return Err("norms and the width");

@@ -1,8 +1,8 @@
 //! Takes a model file apart. Whatever nobody asks for makes [`Loader::finish`] fail: a model that was understood
 //! only in part would run and speak garbage.
 
-use crate::matrix::{Linear, Matrix};
 use crate::Error;
+use crate::matrix::{Linear, Matrix};
 use quant_gguf::{Array, GgmlType, Gguf, Tensor, Value};
 use quant_kernels::{Isa, Kernels};
 use std::collections::BTreeSet;
@@ -206,7 +206,11 @@ impl<'a> Loader<'a> {
     pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
         let tensor = self.tensor(name, &[cols, rows])?;
         if self.kernels.of(tensor.ty).is_none() {
-            return Err(Error::TensorType { tensor: name.to_owned(), ty: tensor.ty, place: "a weight matrix" });
+            return Err(Error::TensorType {
+                tensor: name.to_owned(),
+                ty: tensor.ty,
+                place: "a weight matrix",
+            });
         }
         Matrix::new(tensor.ty, rows, cols, tensor.bytes)
     }
