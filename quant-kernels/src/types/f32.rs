@@ -5,13 +5,19 @@ use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 
 /// The kernels of this type.
-pub fn kernels(_isa: Isa) -> TypeKernels {
+pub fn kernels(isa: Isa) -> TypeKernels {
     TypeKernels {
         ty: GgmlType::F32,
         acts: ActKind::F32,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(proof) => crate::x86::avx512::float::f32_tile(proof),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(proof) => crate::x86::avx2::float::f32_tile(proof),
+            _ => |tile| tile_by_dot(dot, tile),
+        },
     }
 }
 
@@ -29,11 +35,17 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     dot_lanes(acts.cols, |i| f32::from_le_bytes(row[i]), x)
 }
 
-/// The contract's float dot: lane = index mod 16, fused multiply-add, tree +8 +4 +2 +1.
+/// The contract's float dot: lane = index mod 16, fused multiply-add, tails padded with +0.0, tree +8 +4 +2 +1.
 pub fn dot_lanes(len: usize, weight: impl Fn(usize) -> f32, x: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
     for i in 0..len {
         lanes[i % 16] = weight(i).mul_add(x[i], lanes[i % 16]);
+    }
+    if !len.is_multiple_of(16) {
+        for lane in &mut lanes[len % 16..] {
+            // Not idle: it turns the -0.0 of an underflown product into +0.0, as the padded SIMD step does.
+            *lane = 0f32.mul_add(0.0, *lane);
+        }
     }
     tree(lanes)
 }

@@ -4,6 +4,8 @@ use crate::activations::{ActKind, Acts};
 use crate::matmul::Tile;
 use crate::{GgmlType, Isa};
 
+pub mod bf16;
+pub mod f16;
 pub mod f32;
 #[cfg(test)]
 mod goldens;
@@ -41,6 +43,8 @@ pub struct TypeKernels {
 pub fn table(isa: Isa) -> Vec<TypeKernels> {
     vec![
         f32::kernels(isa),
+        f16::kernels(isa),
+        bf16::kernels(isa),
         q4_0::kernels(isa),
         q8_0::kernels(isa),
         q4_k::kernels(isa),

@@ -17,7 +17,9 @@ pub fn kernels(isa: Isa) -> TypeKernels {
         dequantize,
         dot,
         tile: match isa {
-            Isa::Scalar | Isa::Avx2(_) | Isa::Avx512(_) => |tile| tile_by_dot(dot, tile),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(proof) => crate::x86::avx2::k_quants::q6_k_tile(proof),
+            _ => |tile| tile_by_dot(dot, tile),
         },
     }
 }

@@ -1,0 +1,82 @@
+//! F16 weights: IEEE half precision. Dots are those of F32 on the widened values.
+
+use super::f32::dot_lanes;
+use super::{TypeKernels, tile_by_dot};
+use crate::activations::{ActKind, Acts};
+use crate::{GgmlType, Isa};
+use half::f16;
+
+/// The kernels of this type.
+pub fn kernels(isa: Isa) -> TypeKernels {
+    TypeKernels {
+        ty: GgmlType::F16,
+        acts: ActKind::F32,
+        dequantize,
+        dot,
+        tile: match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(proof) => crate::x86::avx512::float::f16_tile(proof),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(proof) => crate::x86::avx2::float::f16_tile(proof),
+            _ => |tile| tile_by_dot(dot, tile),
+        },
+    }
+}
+
+/// One little-endian half as f32, exactly.
+fn widen(bytes: [u8; 2]) -> f32 {
+    f16::from_le_bytes(bytes).to_f32()
+}
+
+/// Bytes to values.
+pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
+    for (out, bytes) in out.iter_mut().zip(blocks.as_chunks::<2>().0) {
+        *out = widen(*bytes);
+    }
+}
+
+/// Values to bytes, rounded to nearest even; magnitudes from 65520 become infinite.
+pub fn quantize(values: &[f32], blocks: &mut [u8]) {
+    for (bytes, value) in blocks.as_chunks_mut::<2>().0.iter_mut().zip(values) {
+        *bytes = f16::from_f32(*value).to_le_bytes();
+    }
+}
+
+/// One row with one token.
+pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
+    let x = &acts.x[token * acts.cols..][..acts.cols];
+    let row = row.as_chunks::<2>().0;
+    dot_lanes(acts.cols, |i| widen(row[i]), x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_finite_half_survives_a_round_trip() {
+        for bits in 0..=u16::MAX {
+            let bytes = bits.to_le_bytes();
+            let mut value = [0f32];
+            dequantize(&bytes, &mut value);
+            let mut back = [0u8; 2];
+            quantize(&value, &mut back);
+            if value[0].is_nan() {
+                assert!(f16::from_le_bytes(back).is_nan());
+            } else {
+                assert_eq!(back, bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn ties_go_to_even_and_large_values_to_infinity() {
+        // Between 2048 and 4096 halves are 2 apart.
+        let values = [2049.0f32, 2051.0, -2049.0, 65519.0, 65520.0, -1e30];
+        let mut bytes = [0u8; 12];
+        quantize(&values, &mut bytes);
+        let mut back = [0f32; 6];
+        dequantize(&bytes, &mut back);
+        assert_eq!(back, [2048.0, 2052.0, -2048.0, 65504.0, f32::INFINITY, f32::NEG_INFINITY]);
+    }
+}

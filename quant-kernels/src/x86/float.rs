@@ -1,0 +1,203 @@
+//! Matmul of float weights: the blocking that both tiers share. Micro-kernels are in `avx2/float.rs` and
+//! `avx512/float.rs`.
+//!
+//! Each output has one accumulator of 16 lanes (lane = column mod 16), so columns may be cut into blocks as long
+//! as an accumulator goes through them in order: between blocks it rests in memory.
+
+use crate::matmul::Tile;
+
+/// Rows of a panel.
+const PANEL_ROWS: usize = 64;
+/// Columns of a panel: the tokens of a micro-tile stay in L1 while the panel's rows stream from L2.
+const PANEL_COLS: usize = 1024;
+/// Tokens whose accumulators rest in memory at a time; they share one widening of the panel.
+const CHUNK_TOKENS: usize = 96;
+/// Lanes of an accumulator.
+pub(super) const LANES: usize = 16;
+
+/// The operands of a micro-kernel call: `rows` rows times `tokens` tokens over `cols` columns.
+pub(super) struct Step<'a> {
+    /// Weight rows in the kernel's format.
+    pub weight: &'a [u8],
+    /// Bytes between rows.
+    pub weight_stride: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Tokens.
+    pub x: &'a [f32],
+    /// Values between tokens.
+    pub x_stride: usize,
+    /// Tokens; at most [`Micro::TOKENS`].
+    pub tokens: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Accumulators, `[token][row][16]`.
+    pub acc: &'a mut [f32],
+    /// Values between tokens in `acc`.
+    pub acc_stride: usize,
+    /// Whether `acc` holds the sums of earlier columns (which are whole multiples of 16) instead of nothing.
+    pub resume: bool,
+}
+
+impl Step<'_> {
+    /// Checks once what the micro-kernels' pointers rely on, for weights of `bytes` bytes a value.
+    pub fn check(&self, bytes: usize) {
+        assert!(self.rows > 0 && self.tokens > 0, "an empty micro-kernel call");
+        assert!(
+            (self.rows - 1) * self.weight_stride + self.cols * bytes <= self.weight.len(),
+            "weight too short"
+        );
+        assert!((self.tokens - 1) * self.x_stride + self.cols <= self.x.len(), "tokens too short");
+        assert!(
+            (self.tokens - 1) * self.acc_stride + self.rows * LANES <= self.acc.len(),
+            "accumulators too short"
+        );
+    }
+}
+
+/// What a tier brings for one weight format.
+pub(super) trait Micro {
+    /// Tokens of the widest micro-tile.
+    const TOKENS: usize;
+    /// Bytes of a weight.
+    const BYTES: usize;
+
+    /// Multiplies weights as they lie in the file.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn direct(step: Step<'_>);
+
+    /// Multiplies weights that [`Micro::widen`] has made f32 (as native-endian bytes).
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn widened(step: Step<'_>);
+
+    /// Weights to f32; `out` is the longer by less than 16 and filled up with +0.0.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn widen(weights: &[u8], out: &mut [f32]);
+
+    /// Sums each of 8 accumulators by the contract's tree.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn trees(acc: &[f32; 8 * LANES]) -> [f32; 8];
+}
+
+/// Runs a tile.
+///
+/// # Safety
+/// The CPU has the tier of `M`.
+pub(super) unsafe fn run<M: Micro>(tile: &mut Tile<'_>) {
+    let mut buffer = std::mem::take(&mut tile.scratch.acc);
+    for first_row in (0..tile.rows).step_by(PANEL_ROWS) {
+        let rows = PANEL_ROWS.min(tile.rows - first_row);
+        for first_token in (0..tile.acts.tokens).step_by(CHUNK_TOKENS) {
+            let tokens = CHUNK_TOKENS.min(tile.acts.tokens - first_token);
+            // SAFETY: the caller vouches for the tier.
+            unsafe { block::<M>(tile, &mut buffer, first_row, rows, first_token, tokens) };
+        }
+    }
+    tile.scratch.acc = buffer;
+}
+
+/// Runs at most [`PANEL_ROWS`] rows times at most [`CHUNK_TOKENS`] tokens.
+///
+/// # Safety
+/// The CPU has the tier of `M`.
+unsafe fn block<M: Micro>(
+    tile: &mut Tile<'_>,
+    buffer: &mut Vec<f32>,
+    first_row: usize,
+    rows: usize,
+    first_token: usize,
+    tokens: usize,
+) {
+    let cols = tile.acts.cols;
+    let x = &tile.acts.x[first_token * cols..][..tokens * cols];
+    let weight = &tile.weight[first_row * tile.row_bytes..][..rows * tile.row_bytes];
+    let acc_stride = rows.next_multiple_of(8) * LANES;
+    let width = cols.min(PANEL_COLS).next_multiple_of(LANES);
+    let direct = tokens <= M::TOKENS;
+    let (panel_len, group_len) = if direct { (0, 0) } else { (rows * width, M::TOKENS * width) };
+    let (acc, rest) =
+        aligned(buffer, tokens * acc_stride + panel_len + group_len).split_at_mut(tokens * acc_stride);
+    let (panel, group) = rest.split_at_mut(panel_len);
+
+    if direct {
+        let step = Step {
+            weight,
+            weight_stride: tile.row_bytes,
+            rows,
+            x,
+            x_stride: cols,
+            tokens,
+            cols,
+            acc,
+            acc_stride,
+            resume: false,
+        };
+        // SAFETY: the caller vouches for the tier.
+        unsafe { M::direct(step) };
+    } else {
+        for first_col in (0..cols).step_by(PANEL_COLS) {
+            let panel_cols = PANEL_COLS.min(cols - first_col);
+            let width = panel_cols.next_multiple_of(LANES);
+            for (row, out) in panel.chunks_exact_mut(width).take(rows).enumerate() {
+                let bytes = &weight[row * tile.row_bytes + first_col * M::BYTES..][..panel_cols * M::BYTES];
+                // SAFETY: the caller vouches for the tier.
+                unsafe { M::widen(bytes, out) };
+            }
+            // Micro-tiles as even as they can be: 7 tokens are 4 and 3, not 6 and 1.
+            let groups = tokens.div_ceil(M::TOKENS);
+            for g in 0..groups {
+                let (from, to) = (tokens * g / groups, tokens * (g + 1) / groups);
+                for (token, out) in (from..to).zip(group.chunks_exact_mut(width)) {
+                    out[..panel_cols].copy_from_slice(&x[token * cols + first_col..][..panel_cols]);
+                    out[panel_cols..].fill(0.0);
+                }
+                let step = Step {
+                    weight: as_bytes(&panel[..rows * width]),
+                    weight_stride: width * 4,
+                    rows,
+                    x: group,
+                    x_stride: width,
+                    tokens: to - from,
+                    cols: width,
+                    acc: &mut acc[from * acc_stride..],
+                    acc_stride,
+                    resume: first_col > 0,
+                };
+                // SAFETY: the caller vouches for the tier.
+                unsafe { M::widened(step) };
+            }
+        }
+    }
+
+    for (token, acc) in acc.chunks_exact(acc_stride).enumerate() {
+        for (group, acc) in acc.as_chunks::<{ 8 * LANES }>().0.iter().enumerate() {
+            // SAFETY: the caller vouches for the tier.
+            let sums = unsafe { M::trees(acc) };
+            let row = group * 8;
+            tile.store(first_token + token, first_row + row, &sums[..8.min(rows - row)]);
+        }
+    }
+}
+
+/// The first `len` values of a buffer at a cache line's start.
+fn aligned(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len + LANES {
+        buffer.resize(len + LANES, 0.0);
+    }
+    let offset = buffer.as_ptr().align_offset(64).min(LANES);
+    &mut buffer[offset..][..len]
+}
+
+/// Values as native-endian bytes.
+fn as_bytes(values: &[f32]) -> &[u8] {
+    // SAFETY: the same memory, every bit pattern is a valid byte, and bytes need no alignment.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
