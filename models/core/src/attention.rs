@@ -1,0 +1,249 @@
+//! Softmax attention over the KV cache, with grouped queries.
+
+use crate::Error;
+use crate::context::{Batch, Context, Entry};
+use crate::matrix::Linear;
+use crate::rows::{TILE_ROWS, for_each, lock, sized};
+use quant_kernels::attention::{AttentionScratch, AttentionTask, KvPage, attend};
+use quant_kernels::rope::Rope;
+use quant_kernels::{Isa, Parallel};
+use quant_kvcache::{KvCache, LayerShape};
+use std::mem;
+use std::ops::Range;
+use std::sync::Mutex;
+
+/// Attention with `n_heads / n_kv_heads` query heads on each KV head.
+#[derive(Debug)]
+pub struct Attention {
+    /// Query heads.
+    pub n_heads: usize,
+    /// KV heads.
+    pub n_kv_heads: usize,
+    /// Values of a head's key.
+    pub key_dim: usize,
+    /// Values of a head's value.
+    pub value_dim: usize,
+    /// Which of the model's ropes turns queries and keys.
+    pub rope: Option<usize>,
+    /// Sliding window: position k is visible from p if `p - k < window`.
+    pub window: Option<usize>,
+    /// Multiplies every score.
+    pub scale: f32,
+    /// `attn_q`.
+    pub q: Linear,
+    /// `attn_k`.
+    pub k: Linear,
+    /// `attn_v`.
+    pub v: Linear,
+    /// `attn_output`.
+    pub output: Linear,
+}
+
+/// Query tokens of a task: fixed, so that nothing depends on the number of workers.
+const TILE_TOKENS: usize = 32;
+
+/// Some tokens of one span on one KV head.
+#[derive(Debug, Clone)]
+struct Task {
+    entry: Entry,
+    kv_head: usize,
+    /// First token of the span.
+    first: usize,
+    tokens: usize,
+    /// The pages in the lists of the layer.
+    pages: Range<usize>,
+}
+
+/// Buffers of attention layers.
+#[derive(Debug, Default)]
+pub(crate) struct AttentionBuffers {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// Outputs in the order of tasks: `[span][kv_head][token][group][value_dim]`.
+    heads: Vec<f32>,
+    /// Outputs in the order of rows: `[row][head][value_dim]`.
+    rows: Vec<f32>,
+    tasks: Vec<Task>,
+    key_pages: Vec<KvPage<'static>>,
+    value_pages: Vec<KvPage<'static>>,
+    workers: Vec<Mutex<AttentionScratch>>,
+}
+
+impl Attention {
+    /// What the KV cache keeps of this layer.
+    pub fn kv_shape(&self) -> LayerShape {
+        LayerShape { kv_heads: self.n_kv_heads, key_dim: self.key_dim, value_dim: self.value_dim }
+    }
+
+    pub(crate) fn fits(&self, n_embd: usize, ropes: &[Rope]) -> Result<(), &'static str> {
+        let sizes = [self.n_heads, self.n_kv_heads, self.key_dim, self.value_dim];
+        if sizes.contains(&0) || !self.n_heads.is_multiple_of(self.n_kv_heads) {
+            return Err("query heads and KV heads");
+        }
+        if [&self.q, &self.k, &self.v].iter().any(|linear| linear.cols() != n_embd)
+            || self.output.rows() != n_embd
+        {
+            return Err("attention weights and the width");
+        }
+        let rows = [
+            (self.q.rows(), self.n_heads, self.key_dim),
+            (self.k.rows(), self.n_kv_heads, self.key_dim),
+            (self.v.rows(), self.n_kv_heads, self.value_dim),
+            (self.output.cols(), self.n_heads, self.value_dim),
+        ];
+        if rows.iter().any(|&(rows, heads, dim)| heads.checked_mul(dim) != Some(rows)) {
+            return Err("attention weights and heads");
+        }
+        match self.rope.map(|rope| ropes.get(rope)) {
+            Some(None) => Err("attention and the model's ropes"),
+            Some(Some(rope)) if rope.inv_freq.len() * 2 > self.key_dim => Err("rope and the key size"),
+            _ => Ok(()),
+        }
+    }
+
+    /// From `normed` to `branch`, both `[rows][n_embd]`.
+    pub(crate) fn forward(
+        &self,
+        layer: usize,
+        ropes: &[Rope],
+        cx: &mut Context,
+        cache: &mut KvCache,
+    ) -> Result<(), Error> {
+        let Context { kernels, parallel, activations, matmul, batch, buffers, attention, .. } = cx;
+        let (isa, parallel, rows) = (kernels.isa(), &**parallel, batch.rows());
+        let q = sized(&mut attention.q, rows * self.q.rows());
+        let k = sized(&mut attention.k, rows * self.k.rows());
+        let v = sized(&mut attention.v, rows * self.v.rows());
+        let x = &buffers.normed[..rows * self.q.cols()];
+        let mut projections = [self.q.projection(q)?, self.k.projection(k)?, self.v.projection(v)?];
+        kernels.matmul(parallel, matmul, *activations, x, rows, &mut projections)?;
+
+        self.rotate(isa, parallel, ropes, batch, q, k);
+        for entry in &batch.entries {
+            for token in 0..entry.tokens {
+                let row = entry.first_row + token;
+                let k = &k[row * self.k.rows()..][..self.k.rows()];
+                let v = &v[row * self.v.rows()..][..self.v.rows()];
+                cache.write(entry.sequence, layer, entry.first_position + token, k, v)?;
+            }
+        }
+        self.attend(layer, isa, parallel, batch, attention, cache)?;
+
+        let out = sized(&mut buffers.branch, rows * self.output.rows());
+        let mixed = &attention.rows[..rows * self.output.cols()];
+        kernels.matmul(parallel, matmul, *activations, mixed, rows, &mut [self.output.projection(out)?])?;
+        Ok(())
+    }
+
+    fn rotate(
+        &self,
+        isa: Isa,
+        parallel: &dyn Parallel,
+        ropes: &[Rope],
+        batch: &Batch,
+        q: &mut [f32],
+        k: &mut [f32],
+    ) {
+        let Some((rope, angles)) = self.rope.and_then(|i| ropes.get(i).zip(batch.angles.get(i))) else {
+            return;
+        };
+        let pairs = rope.inv_freq.len();
+        let (q_width, k_width) = (self.q.rows(), self.k.rows());
+        let tiles = q
+            .chunks_mut(TILE_ROWS * q_width)
+            .zip(k.chunks_mut(TILE_ROWS * k_width))
+            .zip(angles.cos.chunks(TILE_ROWS * pairs).zip(angles.sin.chunks(TILE_ROWS * pairs)));
+        for_each(parallel, tiles, |_, ((q, k), (cos, sin))| {
+            let rows = q.chunks_exact_mut(q_width).zip(k.chunks_exact_mut(k_width));
+            for ((q, k), (cos, sin)) in rows.zip(cos.chunks_exact(pairs).zip(sin.chunks_exact(pairs))) {
+                rope.apply(isa, q, self.key_dim, cos, sin);
+                rope.apply(isa, k, self.key_dim, cos, sin);
+            }
+        });
+    }
+
+    fn attend(
+        &self,
+        layer: usize,
+        isa: Isa,
+        parallel: &dyn Parallel,
+        batch: &Batch,
+        buffers: &mut AttentionBuffers,
+        cache: &KvCache,
+    ) -> Result<(), Error> {
+        let AttentionBuffers { q, heads, rows, tasks, key_pages, value_pages, workers, .. } = buffers;
+        let mut keys = recycle(mem::take(key_pages));
+        let mut values = recycle(mem::take(value_pages));
+        tasks.clear();
+        for &entry in &batch.entries {
+            for kv_head in 0..self.n_kv_heads {
+                let first_page = keys.len();
+                let positions = entry.first_position + entry.tokens;
+                cache.pages(entry.sequence, layer, kv_head, positions, &mut keys, &mut values)?;
+                let pages = first_page..keys.len();
+                tasks.extend((0..entry.tokens).step_by(TILE_TOKENS).map(|first| Task {
+                    entry,
+                    kv_head,
+                    first,
+                    tokens: TILE_TOKENS.min(entry.tokens - first),
+                    pages: pages.clone(),
+                }));
+            }
+        }
+        workers.resize_with(workers.len().max(parallel.threads()), Mutex::default);
+
+        let group = self.n_heads / self.n_kv_heads;
+        let (q_width, width) = (self.q.rows(), self.n_heads * self.value_dim);
+        let heads = sized(heads, batch.rows() * width);
+        let mut rest = &mut *heads;
+        let items = tasks.iter().map(|task| {
+            let (out, after) = mem::take(&mut rest).split_at_mut(task.tokens * group * self.value_dim);
+            rest = after;
+            (task, out)
+        });
+        for_each(parallel, items, |worker, (task, out)| {
+            let first_row = task.entry.first_row + task.first;
+            let task = AttentionTask {
+                q: &q[first_row * q_width..][..task.tokens * q_width],
+                q_stride: q_width,
+                q_offset: task.kv_head * group * self.key_dim,
+                group,
+                dk: self.key_dim,
+                dv: self.value_dim,
+                tokens: task.tokens,
+                first_position: task.entry.first_position + task.first,
+                window: self.window,
+                k: &keys[task.pages.clone()],
+                v: &values[task.pages.clone()],
+                scale: self.scale,
+            };
+            attend(isa, &task, &mut lock(&workers[worker]), out);
+        });
+        *key_pages = recycle(keys);
+        *value_pages = recycle(values);
+
+        let rows = sized(rows, batch.rows() * width);
+        let mut rest = rows;
+        for entry in &batch.entries {
+            let (rows, after) = mem::take(&mut rest).split_at_mut(entry.tokens * width);
+            rest = after;
+            let heads = &heads[entry.first_row * width..][..entry.tokens * width];
+            let group_width = group * self.value_dim;
+            for (token, row) in rows.chunks_exact_mut(width).enumerate() {
+                for (kv_head, out) in row.chunks_exact_mut(group_width).enumerate() {
+                    let at = (kv_head * entry.tokens + token) * group_width;
+                    out.copy_from_slice(&heads[at..][..group_width]);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An empty list of another lifetime in the same memory.
+fn recycle<'a>(mut list: Vec<KvPage<'_>>) -> Vec<KvPage<'a>> {
+    list.clear();
+    // Collecting a mapped vector whose items have one layout keeps its memory.
+    list.into_iter().map(|_| unreachable!("the list is empty")).collect()
+}

@@ -1,0 +1,259 @@
+//! The decoder loop that runs every architecture.
+
+use crate::context::{Batch, Buffers, Context, Entry};
+use crate::layer::{FeedForward, Layer, Mixer, RmsNorm};
+use crate::matrix::{Linear, Matrix};
+use crate::probe::{Point, Probe};
+use crate::rows::{TILE_ROWS, for_each, sized};
+use crate::span::{LogitsWanted, Span};
+use crate::{Error, ModelInfo};
+use quant_kernels::rms_norm::rms_norm;
+use quant_kernels::rope::Rope;
+use quant_kernels::{Isa, Parallel};
+use quant_kvcache::{KvCache, LayerShape};
+
+/// What an architecture crate puts together from a file.
+#[derive(Debug)]
+pub struct Parts {
+    /// Shape and size.
+    pub info: ModelInfo,
+    /// `token_embd`: one row for each token.
+    pub token_embd: Matrix,
+    /// The ropes that layers refer to by index.
+    pub ropes: Vec<Rope>,
+    /// The layers, first to last.
+    pub layers: Vec<Layer>,
+    /// Norm before the head.
+    pub output_norm: RmsNorm,
+    /// The head; tied models put `token_embd` here.
+    pub output: Linear,
+}
+
+/// A model that is ready to run. It is immutable: threads may share it.
+#[derive(Debug)]
+pub struct Decoder {
+    parts: Parts,
+}
+
+impl Decoder {
+    /// Checks that the parts fit.
+    ///
+    /// # Errors
+    /// [`Error::Parts`] naming those that do not.
+    pub fn new(parts: Parts) -> Result<Self, Error> {
+        let ModelInfo { n_embd, vocab, .. } = parts.info;
+        for (i, layer) in parts.layers.iter().enumerate() {
+            layer.fits(n_embd, &parts.ropes).map_err(|what| Error::Parts { layer: i, what })?;
+        }
+        let head = parts.token_embd.cols() == n_embd
+            && parts.token_embd.rows() == vocab
+            && parts.output_norm.weight.len() == n_embd
+            && parts.output.cols() == n_embd
+            && parts.output.rows() == vocab
+            && n_embd > 0
+            && parts.ropes.iter().all(|rope| !rope.inv_freq.is_empty());
+        if !head {
+            return Err(Error::Parts { layer: parts.layers.len(), what: "embedding, norm and head" });
+        }
+        Ok(Self { parts })
+    }
+
+    /// Shape and size.
+    pub fn info(&self) -> &ModelInfo {
+        &self.parts.info
+    }
+
+    /// What a KV cache for this model keeps, layer by layer.
+    pub fn kv_layout(&self) -> Vec<LayerShape> {
+        self.parts.layers.iter().map(kv_shape).collect()
+    }
+
+    /// Appends every span's tokens to its sequence and writes the logits that are wanted to `logits`, one row of
+    /// the vocabulary after the other, in the order of spans.
+    ///
+    /// The bits of a row do not depend on what else is in the pass, on how a sequence was cut into passes, on
+    /// the number of workers, or on the SIMD tier. If it fails, every sequence is as long as it was before.
+    ///
+    /// # Errors
+    /// [`Error::Token`], [`Error::Context`], [`Error::DuplicateSequence`], [`Error::CacheLayout`] for what can't
+    /// be run, [`Error::Cache`] if the cache is full or a key does not fit in f16, [`Error::NotFinite`].
+    pub fn forward(
+        &self,
+        cx: &mut Context,
+        cache: &mut KvCache,
+        spans: &[Span<'_>],
+        logits: &mut Vec<f32>,
+        probe: &mut dyn Probe,
+    ) -> Result<(), Error> {
+        logits.clear();
+        self.check(cache, spans)?;
+        cx.batch.gather(cx.limit, cache, spans)?;
+        let result = self.run(cx, cache, spans, logits, probe);
+        for entry in &cx.batch.entries {
+            match &result {
+                Ok(()) => cache.commit(entry.sequence, entry.tokens)?,
+                Err(_) => {
+                    cache.rewind(entry.sequence, entry.first_position)?;
+                }
+            }
+        }
+        if result.is_err() {
+            logits.clear();
+        }
+        result
+    }
+
+    fn check(&self, cache: &KvCache, spans: &[Span<'_>]) -> Result<(), Error> {
+        let layers = &self.parts.layers;
+        let fits = |(i, layer): (usize, &Layer)| cache.layer(i) == Some(kv_shape(layer));
+        if cache.layers() != layers.len() || !layers.iter().enumerate().all(fits) {
+            return Err(Error::CacheLayout);
+        }
+        let vocab = self.parts.info.vocab;
+        for (i, span) in spans.iter().enumerate() {
+            if let Some(&token) = span.tokens.iter().find(|&&token| token as usize >= vocab) {
+                return Err(Error::Token { token, vocab });
+            }
+            if let Some(first) = spans[..i].iter().position(|other| other.sequence == span.sequence) {
+                return Err(Error::DuplicateSequence { first, second: i });
+            }
+        }
+        Ok(())
+    }
+
+    fn run(
+        &self,
+        cx: &mut Context,
+        cache: &mut KvCache,
+        spans: &[Span<'_>],
+        logits: &mut Vec<f32>,
+        probe: &mut dyn Probe,
+    ) -> Result<(), Error> {
+        for entry in &cx.batch.entries {
+            cache.reserve(entry.sequence, entry.tokens)?;
+        }
+        let Parts { ropes, layers, .. } = &self.parts;
+        let (rows, width) = (cx.batch.rows(), self.parts.info.n_embd);
+        if rows == 0 {
+            return Ok(());
+        }
+        cx.batch.rotate(&*cx.parallel, ropes);
+        self.embed(cx, spans)?;
+        probe.record(Point::Embedding, &cx.buffers.stream[..rows * width], width);
+        for (i, layer) in layers.iter().enumerate() {
+            cx.norm(&layer.attn_norm, rows);
+            match &layer.mixer {
+                Mixer::Attention(attention) => attention.forward(i, ropes, cx, cache)?,
+            }
+            cx.add_branch(rows * width);
+            cx.norm(&layer.ffn_norm, rows);
+            match &layer.feed_forward {
+                FeedForward::Gated(mlp) => mlp.forward(cx, rows)?,
+            }
+            cx.add_branch(rows * width);
+            probe.record(Point::LayerOutput(i), &cx.buffers.stream[..rows * width], width);
+        }
+        self.head(cx, logits)
+    }
+
+    /// Fills the residual stream with the rows of the tokens.
+    fn embed(&self, cx: &mut Context, spans: &[Span<'_>]) -> Result<(), Error> {
+        let width = self.parts.info.n_embd;
+        let stream = sized(&mut cx.buffers.stream, cx.batch.rows() * width);
+        let tokens = spans.iter().flat_map(|span| span.tokens);
+        for (row, &token) in stream.chunks_exact_mut(width).zip(tokens) {
+            self.parts.token_embd.dequantize_row(&cx.kernels, token as usize, row)?;
+        }
+        Ok(())
+    }
+
+    /// The head, on the wanted rows alone.
+    fn head(&self, cx: &mut Context, logits: &mut Vec<f32>) -> Result<(), Error> {
+        let ModelInfo { n_embd: width, vocab, .. } = self.parts.info;
+        let Context { kernels, parallel, activations, matmul, batch, buffers, .. } = cx;
+        let count = batch.wanted.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let Buffers { stream, normed, .. } = buffers;
+        let normed = sized(normed, count * width);
+        let norm = &self.parts.output_norm;
+        for (out, &row) in normed.chunks_exact_mut(width).zip(&batch.wanted) {
+            rms_norm(kernels.isa(), &stream[row * width..][..width], &norm.weight, norm.eps, out);
+        }
+        logits.resize(count * vocab, 0.0);
+        let mut projections = [self.parts.output.projection(logits)?];
+        kernels.matmul(&**parallel, matmul, *activations, normed, count, &mut projections)?;
+        for (values, &row) in logits.chunks_exact(vocab).zip(&batch.wanted) {
+            // No early exit, so that the loop is vectorised.
+            if !values.iter().fold(true, |finite, value| finite & value.is_finite()) {
+                return Err(Error::NotFinite { position: batch.positions[row] });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Batch {
+    /// Lays the spans' rows out, one span after the other.
+    fn gather(&mut self, limit: Option<usize>, cache: &KvCache, spans: &[Span<'_>]) -> Result<(), Error> {
+        self.entries.clear();
+        self.positions.clear();
+        self.wanted.clear();
+        for span in spans {
+            let (first_row, tokens) = (self.positions.len(), span.tokens.len());
+            let first_position = cache.len(span.sequence)?;
+            let needed = first_position.saturating_add(tokens);
+            if let Some(context) = limit.filter(|&limit| needed > limit) {
+                return Err(Error::Context { needed, context });
+            }
+            self.entries.push(Entry { sequence: span.sequence, first_row, tokens, first_position });
+            self.positions.extend(first_position..needed);
+            let rows = first_row..first_row + tokens;
+            match span.logits {
+                LogitsWanted::None => {}
+                LogitsWanted::Last => self.wanted.extend(rows.last()),
+                LogitsWanted::All => self.wanted.extend(rows),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Context {
+    /// `normed = norm(stream)`, row by row.
+    fn norm(&mut self, norm: &RmsNorm, rows: usize) {
+        let width = norm.weight.len();
+        let Buffers { stream, normed, .. } = &mut self.buffers;
+        let (stream, normed) = (&stream[..rows * width], sized(normed, rows * width));
+        norm_rows(self.kernels.isa(), &*self.parallel, norm, stream, normed);
+    }
+
+    /// `stream += branch`.
+    fn add_branch(&mut self, len: usize) {
+        let Buffers { stream, branch, .. } = &mut self.buffers;
+        let tile = TILE_ROWS * 1024;
+        let tiles = stream[..len].chunks_mut(tile).zip(branch[..len].chunks(tile));
+        for_each(&*self.parallel, tiles, |_, (stream, branch)| {
+            for (x, y) in stream.iter_mut().zip(branch) {
+                *x += y;
+            }
+        });
+    }
+}
+
+fn norm_rows(isa: Isa, parallel: &dyn Parallel, norm: &RmsNorm, stream: &[f32], normed: &mut [f32]) {
+    let width = norm.weight.len();
+    let tile = TILE_ROWS * width;
+    for_each(parallel, normed.chunks_mut(tile).zip(stream.chunks(tile)), |_, (normed, stream)| {
+        for (out, x) in normed.chunks_exact_mut(width).zip(stream.chunks_exact(width)) {
+            rms_norm(isa, x, &norm.weight, norm.eps, out);
+        }
+    });
+}
+
+fn kv_shape(layer: &Layer) -> LayerShape {
+    match &layer.mixer {
+        Mixer::Attention(attention) => attention.kv_shape(),
+    }
+}
