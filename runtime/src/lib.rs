@@ -1,2 +1,8 @@
-//! Placeholder until this crate lands.
+//! Load, tokenize, sample, stream.
 #![forbid(unsafe_code)]
+
+mod error;
+pub mod sample;
+
+pub use error::Error;
+pub use sample::{Sampler, SamplerConfig};
