@@ -3,8 +3,12 @@
 //! Layout: `[block][token][block_len]`, so that a tile of weight columns walks memory linearly over tokens;
 //! with one token this is the plain row.
 
+use crate::matmul::Shared;
+use crate::{Isa, Parallel};
+
 /// How activations meet the weights of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(usize)]
 pub enum ActKind {
     /// Not quantized: F32, F16 and BF16 weights, and the reference mode.
     F32,
@@ -45,6 +49,58 @@ pub struct Acts {
 }
 
 impl Acts {
+    /// Stores the input `x`, `[tokens][cols]`, in the form `kind`; `cols` is a multiple of its block. Reuses the
+    /// buffers. Tasks are runs of blocks, whose outputs lie together.
+    pub(crate) fn quantize(
+        &mut self,
+        isa: Isa,
+        parallel: &dyn Parallel,
+        kind: ActKind,
+        x: &[f32],
+        tokens: usize,
+        cols: usize,
+    ) {
+        (self.kind, self.tokens, self.cols) = (Some(kind), tokens, cols);
+        let len = kind.block_len();
+        if kind == ActKind::F32 {
+            self.x.clear();
+            self.x.extend_from_slice(x);
+            return;
+        }
+        let blocks = cols / len;
+        self.q.resize(tokens * cols, 0);
+        self.d.resize(tokens * blocks, 0.0);
+        self.sums.resize(tokens * cols / 16, 0);
+        let (q, d, sums) = (Shared::new(&mut self.q), Shared::new(&mut self.d), Shared::new(&mut self.sums));
+        let quantize = quantizer(isa);
+        let run = |first: usize, count: usize| {
+            // SAFETY: blocks `first..first + count` belong to this task alone.
+            let (q, d, sums) = unsafe {
+                (
+                    q.slice(first * tokens * len, count * tokens * len),
+                    d.slice(first * tokens, count * tokens),
+                    sums.slice(first * tokens * len / 16, count * tokens * len / 16),
+                )
+            };
+            for token in 0..tokens {
+                let row = &x[token * cols + first * len..][..count * len];
+                for (b, x) in row.chunks_exact(len).enumerate() {
+                    let at = b * tokens + token;
+                    d[at] = quantize(x, &mut q[at * len..][..len], &mut sums[at * len / 16..][..len / 16]);
+                }
+            }
+        };
+        // A small input is done before a region would have started.
+        let task = (256 / len).max(1);
+        if x.len() <= SERIAL_VALUES || parallel.threads() == 1 {
+            run(0, blocks);
+        } else {
+            parallel.run(blocks.div_ceil(task), &|_, index| {
+                run(index * task, task.min(blocks - index * task));
+            });
+        }
+    }
+
     /// Quantizes one block by the contract and returns its scale: amax over the block; not finite: NaN and
     /// codes 0; below 2^-100: 0 and codes 0; else d = amax / 127 and q = round_ties_even(x * (127 / amax)).
     pub fn quantize_block(x: &[f32], q: &mut [i8], sums: &mut [i16]) -> f32 {
@@ -80,3 +136,13 @@ impl Acts {
 
 /// Blocks whose largest magnitude is below this are stored as zero.
 pub const TINY: f32 = f32::from_bits((127 - 100) << 23);
+
+/// Inputs of at most this many values are quantized on the calling thread.
+const SERIAL_VALUES: usize = 1 << 14;
+
+/// The version of [`Acts::quantize_block`] for a tier, equal bit for bit.
+fn quantizer(isa: Isa) -> fn(&[f32], &mut [i8], &mut [i16]) -> f32 {
+    match isa {
+        Isa::Scalar | Isa::Avx2(_) | Isa::Avx512(_) => Acts::quantize_block,
+    }
+}

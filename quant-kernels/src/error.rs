@@ -40,4 +40,12 @@ pub enum Error {
         /// The type.
         ty: GgmlType,
     },
+    /// The system refused a thread.
+    #[error("can't start {wanted} threads: {reason}; ask for fewer")]
+    Threads {
+        /// Threads asked for.
+        wanted: usize,
+        /// What the system said.
+        reason: String,
+    },
 }

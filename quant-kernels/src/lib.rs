@@ -24,7 +24,9 @@ pub use error::Error;
 pub use ggml_type::GgmlType;
 pub use isa::Isa;
 pub use matmul::{Activations, Projection, Weight};
-pub use parallel::{Parallel, Serial};
+#[cfg(feature = "rayon")]
+pub use parallel::RayonPool;
+pub use parallel::{Parallel, Serial, Team};
 
 use types::TypeKernels;
 

@@ -2,11 +2,13 @@
 
 mod tile;
 
-pub use tile::Tile;
+pub(crate) use tile::Shared;
+pub use tile::{Scratch, Tile};
 
 use crate::activations::{ActKind, Acts};
+use crate::types::TypeKernels;
 use crate::{Error, GgmlType, Kernels, Parallel};
-use tile::OutPtr;
+use std::sync::{Mutex, PoisonError};
 
 /// How activations are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,12 +87,39 @@ pub struct Projection<'a> {
 /// Buffers that matmul calls reuse; grows to the largest call and stays.
 #[derive(Debug, Default)]
 pub struct MatmulScratch {
-    acts: Vec<Acts>,
-    workers: Vec<std::sync::Mutex<tile::Scratch>>,
+    acts: [Acts; 3],
+    workers: Vec<Mutex<Worker>>,
 }
 
-/// Rows of a task; a multiple of every kernel's row group.
-const TASK_ROWS: usize = 64;
+/// What one worker keeps between tasks.
+#[derive(Debug, Default)]
+struct Worker {
+    tile: Scratch,
+    /// Reference mode: a row of dequantized values, and rows of them as little-endian bytes.
+    values: Vec<f32>,
+    rows: Vec<u8>,
+}
+
+/// Projections that share one parallel region; more are run in groups.
+const GROUP: usize = 8;
+/// Rows of a task are a multiple of this, which is a multiple of every kernel's row group.
+const ROW_GROUP: usize = 64;
+/// Tasks wanted per thread, so that a slow core delays nobody.
+const TASKS_PER_THREAD: usize = 8;
+/// Rows that the reference mode dequantizes at a time.
+const REFERENCE_ROWS: usize = 16;
+
+/// One projection, ready for the workers.
+#[derive(Debug, Clone, Copy)]
+struct Job<'a> {
+    weight: Weight<'a>,
+    bias: Option<&'a [f32]>,
+    out: Shared<'a, f32>,
+    acts: &'a Acts,
+    kernels: &'a TypeKernels,
+    /// Set in the reference mode: the kernels of dequantized rows.
+    reference: Option<&'a TypeKernels>,
+}
 
 impl Kernels {
     /// Multiplies every projection's weight with the same input `x`, `[tokens][cols]`.
@@ -108,30 +137,133 @@ impl Kernels {
         tokens: usize,
         projections: &mut [Projection<'_>],
     ) -> Result<(), Error> {
-        let _ = (parallel, activations, tokens, OutPtr::new(&mut []), ActKind::F32, TASK_ROWS);
-        scratch.acts.clear();
-        for p in projections {
-            let Some(kernels) = self.of(p.weight.ty) else { return Err(Error::NoKernel { ty: p.weight.ty }) };
-            let acts = Acts {
-                kind: Some(ActKind::F32),
-                tokens,
-                cols: p.weight.cols,
-                x: x.to_vec(),
-                ..Acts::default()
-            };
-            let mut row = vec![0f32; p.weight.cols];
-            for r in 0..p.weight.rows {
-                (kernels.dequantize)(p.weight.row(r), &mut row);
-                for t in 0..tokens {
-                    let dot = crate::types::f32::dot_lanes(
-                        row.len(),
-                        |i| row[i],
-                        &acts.x[t * row.len()..][..row.len()],
-                    );
-                    p.out[t * p.weight.rows + r] = dot + p.bias.map_or(0.0, |b| b[r]);
-                }
+        let mut needed = [false; 3];
+        for p in projections.iter() {
+            needed[self.checked(activations, x, tokens, p)? as usize] = true;
+        }
+        let Some(cols) = projections.first().map(|p| p.weight.cols) else { return Ok(()) };
+        for kind in [ActKind::F32, ActKind::Q32, ActKind::Q256] {
+            if needed[kind as usize] {
+                scratch.acts[kind as usize].quantize(self.isa(), parallel, kind, x, tokens, cols);
             }
         }
+        if scratch.workers.len() < parallel.threads() {
+            scratch.workers.resize_with(parallel.threads(), Mutex::default);
+        }
+        for group in projections.chunks_mut(GROUP) {
+            let mut jobs = [None; GROUP];
+            for (job, p) in jobs.iter_mut().zip(group) {
+                *job = self.job(activations, &scratch.acts, p);
+            }
+            run(parallel, &scratch.workers, &jobs);
+        }
         Ok(())
+    }
+
+    /// Checks the shapes of a projection; returns the form of activations it needs.
+    fn checked(
+        &self,
+        activations: Activations,
+        x: &[f32],
+        tokens: usize,
+        p: &Projection<'_>,
+    ) -> Result<ActKind, Error> {
+        let Weight { ty, rows, cols, .. } = p.weight;
+        let kernels = self.of(ty).ok_or(Error::NoKernel { ty })?;
+        let check = |what, expected: usize, got: usize| {
+            if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+        };
+        check("matmul input", tokens.saturating_mul(cols), x.len())?;
+        check("matmul output", tokens.saturating_mul(rows), p.out.len())?;
+        check("matmul bias", rows, p.bias.map_or(rows, <[f32]>::len))?;
+        Ok(match activations {
+            Activations::Auto => kernels.acts,
+            Activations::F32 => ActKind::F32,
+        })
+    }
+
+    fn job<'a>(
+        &'a self,
+        activations: Activations,
+        acts: &'a [Acts; 3],
+        p: &'a mut Projection<'_>,
+    ) -> Option<Job<'a>> {
+        let kernels = self.of(p.weight.ty)?;
+        let reference = match activations {
+            Activations::F32 if kernels.acts != ActKind::F32 => self.of(GgmlType::F32),
+            _ => None,
+        };
+        let kind = if reference.is_some() { ActKind::F32 } else { kernels.acts };
+        Some(Job {
+            weight: p.weight,
+            bias: p.bias,
+            out: Shared::new(p.out),
+            acts: &acts[kind as usize],
+            kernels,
+            reference,
+        })
+    }
+}
+
+/// Runs all tasks of all jobs in one parallel region.
+fn run(parallel: &dyn Parallel, workers: &[Mutex<Worker>], jobs: &[Option<Job<'_>>; GROUP]) {
+    let rows: usize = jobs.iter().flatten().map(|job| job.weight.rows).sum();
+    let wanted = parallel.threads() * TASKS_PER_THREAD;
+    let task_rows = if parallel.threads() == 1 {
+        rows.max(1).next_multiple_of(ROW_GROUP)
+    } else {
+        (rows / wanted).max(1).next_multiple_of(ROW_GROUP)
+    };
+    let tasks = jobs.iter().flatten().map(|job| job.weight.rows.div_ceil(task_rows)).sum();
+    parallel.run(tasks, &|worker, mut index| {
+        for job in jobs.iter().flatten() {
+            let count = job.weight.rows.div_ceil(task_rows);
+            if index < count {
+                // A panic in another task poisons nothing that this one reads before it writes.
+                let mut worker = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+                let first = index * task_rows;
+                return job.task(&mut worker, first, task_rows.min(job.weight.rows - first));
+            }
+            index -= count;
+        }
+    });
+}
+
+impl Job<'_> {
+    /// Computes `rows` rows from `first`.
+    fn task(&self, worker: &mut Worker, first: usize, rows: usize) {
+        let part = self.weight.slice_rows(first, rows);
+        let mut tile = Tile {
+            weight: part.bytes,
+            row_bytes: part.ty.row_bytes(part.cols),
+            rows,
+            acts: self.acts,
+            scratch: &mut worker.tile,
+            out: self.out,
+            bias: self.bias.map(|bias| &bias[first..first + rows]),
+            first_row: first,
+            stride: self.weight.rows,
+        };
+        let Some(float) = self.reference else {
+            return (self.kernels.tile)(&mut tile);
+        };
+        worker.values.resize(part.cols, 0.0);
+        for first in (0..rows).step_by(REFERENCE_ROWS) {
+            let rows = REFERENCE_ROWS.min(rows - first);
+            worker.rows.clear();
+            for row in first..first + rows {
+                (self.kernels.dequantize)(part.row(row), &mut worker.values);
+                worker.rows.extend(worker.values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            (float.tile)(&mut Tile {
+                weight: &worker.rows,
+                row_bytes: part.cols * 4,
+                rows,
+                scratch: tile.scratch,
+                bias: tile.bias.map(|bias| &bias[first..first + rows]),
+                first_row: tile.first_row + first,
+                ..tile
+            });
+        }
     }
 }

@@ -1,23 +1,35 @@
 //! A tile: some rows of a weight times all tokens of the activations, and where the results go.
 
 use crate::activations::Acts;
+use std::marker::PhantomData;
 
-/// A matmul output that several workers fill, each its own elements.
+/// A slice that the tasks of one parallel region fill, each its own elements.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct OutPtr {
-    ptr: *mut f32,
+pub(crate) struct Shared<'a, T> {
+    ptr: *mut T,
     len: usize,
+    borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: an OutPtr is only written through tiles, and the matmul driver gives each tile rows of its own, so no
-// two threads write the same element; the exclusive borrow it was made from outlives the parallel region.
-unsafe impl Send for OutPtr {}
+// SAFETY: a Shared gives access to elements only through `set` and `slice`, whose callers give each task elements of
+// its own, so no element is reached from two threads; the exclusive borrow it was made from outlives it.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as for Send; shared references give out no element twice.
-unsafe impl Sync for OutPtr {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl OutPtr {
-    pub(crate) fn new(out: &mut [f32]) -> Self {
-        Self { ptr: out.as_mut_ptr(), len: out.len() }
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self { ptr: slice.as_mut_ptr(), len: slice.len(), borrow: PhantomData }
+    }
+
+    /// The elements `start..start + len`.
+    ///
+    /// # Safety
+    /// No other task of the region reaches these elements.
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &'a mut [T] {
+        assert!(start <= self.len && len <= self.len - start, "a shared slice out of range");
+        // SAFETY: within the borrowed slice (checked), and exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(start), len) }
     }
 }
 
@@ -43,7 +55,10 @@ pub struct Tile<'a> {
     pub acts: &'a Acts,
     /// This worker's buffers.
     pub scratch: &'a mut Scratch,
-    pub(crate) out: OutPtr,
+    /// The whole output, `[token][stride]`.
+    pub(crate) out: Shared<'a, f32>,
+    /// The bias of this tile's rows.
+    pub(crate) bias: Option<&'a [f32]>,
     pub(crate) first_row: usize,
     /// Rows of the whole output: the stride between tokens.
     pub(crate) stride: usize,
@@ -55,14 +70,26 @@ impl<'a> Tile<'a> {
         &self.weight[row * self.row_bytes..][..self.row_bytes]
     }
 
-    /// Stores one output element.
+    /// Stores one dot product, with the bias added.
     pub fn set(&mut self, token: usize, row: usize, value: f32) {
-        let index = token * self.stride + self.first_row + row;
+        self.store(token, row, &[value]);
+    }
+
+    /// Stores the dot products of rows `row..` of the tile with one token, with the bias added.
+    pub fn store(&mut self, token: usize, row: usize, values: &[f32]) {
         assert!(
-            row < self.rows && token < self.acts.tokens && index < self.out.len,
+            row <= self.rows && values.len() <= self.rows - row && token < self.acts.tokens,
             "tile store out of range"
         );
-        // SAFETY: index is within the output, and this row belongs to this tile alone.
-        unsafe { self.out.ptr.add(index).write(value) }
+        // SAFETY: these rows belong to this tile alone, and the tile is borrowed exclusively.
+        let out = unsafe { self.out.slice(token * self.stride + self.first_row + row, values.len()) };
+        match self.bias {
+            Some(bias) => {
+                for ((out, value), bias) in out.iter_mut().zip(values).zip(&bias[row..]) {
+                    *out = value + bias;
+                }
+            }
+            None => out.copy_from_slice(values),
+        }
     }
 }

@@ -5,6 +5,13 @@ use crate::matmul::Tile;
 use crate::{GgmlType, Isa};
 
 pub mod f32;
+#[cfg(test)]
+mod goldens;
+pub mod q4_0;
+pub mod q4_k;
+pub mod q5_k;
+pub mod q6_k;
+pub mod q8_0;
 
 /// Dequantizes whole blocks: `blocks.len() / block_bytes` blocks into as many times `block_len` values.
 pub type DequantizeFn = fn(blocks: &[u8], out: &mut [f32]);
@@ -32,7 +39,19 @@ pub struct TypeKernels {
 
 /// Every type's kernels on one tier: the registry. A new type is one file and one line here.
 pub fn table(isa: Isa) -> Vec<TypeKernels> {
-    vec![f32::kernels(isa)]
+    vec![
+        f32::kernels(isa),
+        q4_0::kernels(isa),
+        q8_0::kernels(isa),
+        q4_k::kernels(isa),
+        q5_k::kernels(isa),
+        q6_k::kernels(isa),
+    ]
+}
+
+/// The little-endian f16 at byte `at` of a block.
+pub(crate) fn f16_at(block: &[u8], at: usize) -> f32 {
+    half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 /// Runs the scalar dot over a whole tile: the matmul of types (or tiers) without a SIMD version.

@@ -1,0 +1,71 @@
+//! Q6_K: super-blocks of 256 values, 210 bytes: 128 bytes of low nibbles, 64 bytes of upper bit pairs, 16 signed
+//! sub-scales (one per 16 values), f16 scale. In each half of 128 values, value `32r + l` has its nibble in byte
+//! `32(r % 2) + l` (low for r < 2, high above) and its upper bits in byte `l`, bits `2r..2r + 2`; the offset is 32.
+
+use super::{TypeKernels, f16_at, tile_by_dot};
+use crate::activations::{ActKind, Acts};
+use crate::{GgmlType, Isa};
+
+const LEN: usize = GgmlType::Q6_K.block_len();
+const BYTES: usize = GgmlType::Q6_K.block_bytes();
+
+/// The kernels of this type.
+pub fn kernels(isa: Isa) -> TypeKernels {
+    TypeKernels {
+        ty: GgmlType::Q6_K,
+        acts: ActKind::Q256,
+        dequantize,
+        dot,
+        tile: match isa {
+            Isa::Scalar | Isa::Avx2(_) | Isa::Avx512(_) => |tile| tile_by_dot(dot, tile),
+        },
+    }
+}
+
+/// Code of value `i` of a block, -32..=31.
+fn code(block: &[u8; BYTES], i: usize) -> i32 {
+    let (half, r, l) = (i / 128, i % 128 / 32, i % 32);
+    let low = block[64 * half + 32 * (r % 2) + l] >> (4 * (r / 2)) & 15;
+    let high = block[128 + 32 * half + l] >> (2 * r) & 3;
+    i32::from(low | high << 4) - 32
+}
+
+/// Sub-scale of values `16j..16j + 16`.
+fn scale(block: &[u8; BYTES], j: usize) -> i32 {
+    i32::from(block[192 + j] as i8)
+}
+
+/// Blocks to values: `d * scale * code`.
+pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
+    for (block, out) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<LEN>().0) {
+        let d = f16_at(block, 208);
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = d * scale(block, i / 16) as f32 * code(block, i) as f32;
+        }
+    }
+}
+
+/// One row with one token: sub-block sums scaled in i32, one f32 step per super-block.
+pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
+    let mut acc = 0f32;
+    for (b, block) in row.as_chunks::<BYTES>().0.iter().enumerate() {
+        let mut isum = 0i32;
+        for (j, x) in acts.block(b, token, LEN).as_chunks::<16>().0.iter().enumerate() {
+            let s: i32 = x.iter().enumerate().map(|(i, &x)| code(block, 16 * j + i) * i32::from(x)).sum();
+            isum += scale(block, j) * s;
+        }
+        acc += (f16_at(block, 208) * acts.d[b * acts.tokens + token]) * isum as f32;
+    }
+    acc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::goldens;
+
+    #[test]
+    fn dequantizes_as_ggml() {
+        goldens::check_dequantize("q6_K", dequantize);
+    }
+}
