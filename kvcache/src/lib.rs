@@ -1,2 +1,13 @@
-//! Placeholder until this crate lands.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+
+mod cache;
+mod error;
+mod layout;
+mod pool;
+
+pub use cache::{KvCache, SequenceId, Stats};
+pub use error::{Error, Half};
+pub use layout::{KvType, LayerShape};
+/// Positions in a page.
+pub use quant_kernels::attention::PAGE;
