@@ -12,10 +12,13 @@ mod ggml_type;
 mod isa;
 pub mod matmul;
 pub mod parallel;
+pub mod residual;
 pub mod rms_norm;
 pub mod rope;
 pub mod silu;
+mod simd;
 pub mod softmax;
+pub mod store_f16;
 pub mod types;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,13 +1,74 @@
-//! RMS norm.
+//! RMS norm (Zhang and Sennrich, arXiv 1910.07467).
+
 use crate::Isa;
-/// `out = x * r * weight` with `r = 1 / sqrt(mean(x^2) + eps)`, one row.
-pub fn rms_norm(_isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let mut lanes = [0f32; 16];
-    for (i, v) in x.iter().enumerate() {
-        lanes[i % 16] += v * v;
+use crate::simd::{self, Kernel, LANES, Simd, padded};
+use crate::types::f32::tree;
+
+/// `out = (x * r) * weight` with `r = 1 / sqrt(mean(x^2) + eps)`, one row.
+///
+/// The sum of squares goes by lanes (index mod 16, multiply then add) and the tree; root and divisions are IEEE
+/// operations.
+///
+/// # Panics
+/// If the three lengths differ.
+pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(x.len() == weight.len() && x.len() == out.len(), "rms_norm: the lengths differ");
+    let r = scale(isa, x, eps);
+    simd::dispatch(isa, Weighted { x, weight, r, out });
+}
+
+/// [`rms_norm`] of a row in place.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32) {
+    assert!(x.len() == weight.len(), "rms_norm: the lengths differ");
+    let r = scale(isa, x, eps);
+    simd::dispatch(isa, simd::Zip { x, y: weight, f: |x, w| (x * r) * w });
+}
+
+fn scale(isa: Isa, x: &[f32], eps: f32) -> f32 {
+    let squares = simd::dispatch(isa, SumOfSquares { x });
+    1.0 / (squares / x.len() as f32 + eps).sqrt()
+}
+
+struct SumOfSquares<'a> {
+    x: &'a [f32],
+}
+
+impl Kernel for SumOfSquares<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let (chunks, tail) = self.x.as_chunks::<LANES>();
+        let mut sum = s.splat(0.0);
+        for chunk in chunks {
+            let v = s.load(chunk);
+            sum = s.add(sum, s.mul(v, v));
+        }
+        if !tail.is_empty() {
+            let v = s.load(&padded(tail));
+            sum = s.add(sum, s.mul(v, v));
+        }
+        tree(s.lanes(sum))
     }
-    let r = 1.0 / (crate::types::f32::tree(lanes) / x.len() as f32 + eps).sqrt();
-    for ((o, x), w) in out.iter_mut().zip(x).zip(weight) {
-        *o = (x * r) * w;
+}
+
+struct Weighted<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    r: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Weighted<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) {
+        for ((out, x), w) in self.out.iter_mut().zip(self.x).zip(self.weight) {
+            *out = (x * self.r) * w;
+        }
     }
 }

@@ -1,1 +1,3 @@
 //! 256-bit kernels: AVX2, FMA, F16C.
+
+pub(crate) mod simd;
