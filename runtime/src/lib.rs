@@ -1,2 +1,22 @@
-//! Placeholder until this crate lands.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+
+mod backend;
+mod engine;
+mod error;
+pub mod memory;
+mod model;
+pub mod sample;
+mod stop;
+pub mod threads;
+
+pub use engine::{
+    Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Generation, Report, SessionId, Stats,
+};
+pub use error::Error;
+pub use model::Model;
+pub use quant_gguf::Gguf;
+pub use quant_kernels::{Activations, Isa};
+pub use quant_kvcache::KvType;
+pub use quant_models::{LogitsWanted, ModelInfo};
+pub use sample::{DryConfig, SamplerConfig};
