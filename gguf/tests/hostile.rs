@@ -1,7 +1,7 @@
 //! Files that lie: each fault is a typed error, and no change of a valid file makes the reader panic.
 
 mod common;
-#[path = "../fuzz/exercise.rs"]
+#[path = "common/exercise.rs"]
 mod exercise;
 
 use common::sample;
