@@ -32,6 +32,7 @@ pub mod q8_1;
 pub mod q8_k;
 pub mod tq1_0;
 pub mod tq2_0;
+mod unpacked;
 
 /// Dequantizes whole blocks: `blocks.len() / block_bytes` blocks into as many times `block_len` values.
 pub type DequantizeFn = fn(blocks: &[u8], out: &mut [f32]);
@@ -82,6 +83,11 @@ pub fn table(isa: Isa) -> Vec<TypeKernels> {
         q1_0::kernels(isa),
         q2_0::kernels(isa),
     ]
+}
+
+/// The little-endian f16 at byte `at` of a block.
+pub(crate) fn f16_at(block: &[u8], at: usize) -> f32 {
+    half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 /// Runs the scalar dot over a whole tile: the matmul of types (or tiers) without a SIMD version.
