@@ -143,6 +143,10 @@ const SERIAL_VALUES: usize = 1 << 14;
 /// The version of [`Acts::quantize_block`] for a tier, equal bit for bit.
 fn quantizer(isa: Isa) -> fn(&[f32], &mut [i8], &mut [i16]) -> f32 {
     match isa {
-        Isa::Scalar | Isa::Avx2(_) | Isa::Avx512(_) => Acts::quantize_block,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(proof) => crate::x86::avx512::activations::quantizer(proof),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(proof) => crate::x86::avx2::activations::quantizer(proof),
+        _ => Acts::quantize_block,
     }
 }
