@@ -10,6 +10,7 @@ pub mod exp;
 pub mod gelu;
 mod ggml_type;
 mod isa;
+mod lines;
 pub mod matmul;
 pub mod parallel;
 pub mod residual;
