@@ -1,5 +1,8 @@
 //! What a file says about its vocabulary, apart from the tokens themselves.
 
+use crate::error::Error;
+use crate::pre::{self, PreTokenizer};
+
 /// The `tokenizer.ggml.*` values that aren't arrays. `None` is an absent key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
@@ -25,4 +28,28 @@ pub struct Config {
     pub add_eos: Option<bool>,
     /// `add_space_prefix`: a text begins with a space that isn't there (SentencePiece).
     pub add_space_prefix: Option<bool>,
+}
+
+/// The algorithm that a configuration asks for.
+pub(crate) enum Kind {
+    /// Byte-level BPE with that pre-tokenizer, under the name that the file gives it.
+    Bpe(&'static PreTokenizer, &'static str),
+    /// SentencePiece BPE.
+    Spm,
+}
+
+impl Config {
+    /// The algorithm, or why there is none: known before a single token is read.
+    pub(crate) fn kind(&self) -> Result<Kind, Error> {
+        match self.model.as_str() {
+            "llama" => Ok(Kind::Spm),
+            "gpt2" => {
+                let name = self.pre.as_deref().unwrap_or("default");
+                let (pre, name) = pre::by_name(name)
+                    .ok_or_else(|| Error::UnsupportedPre { pre: name.to_owned(), supported: pre::names() })?;
+                Ok(Kind::Bpe(pre, name))
+            }
+            _ => Err(Error::UnsupportedModel { model: self.model.clone(), supported: "gpt2, llama" }),
+        }
+    }
 }

@@ -4,6 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A key is missing or of another type; the error names it.
+    #[error(transparent)]
+    Gguf(#[from] quant_gguf::Error),
     /// There is not one token.
     #[error("tokenizer.ggml.tokens is empty: the file carries no usable vocabulary; convert the model again")]
     Empty,
@@ -13,7 +16,7 @@ pub enum Error {
         /// As the file has it.
         model: String,
         /// The implemented names, comma-separated.
-        supported: String,
+        supported: &'static str,
     },
     /// `tokenizer.ggml.pre` names a pre-tokenizer that isn't implemented. Guessing would give other tokens than
     /// the model was trained on.

@@ -1,4 +1,5 @@
 //! Text to tokens and back, from the vocabulary in a GGUF file.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod bpe;
@@ -8,6 +9,7 @@ mod decoder;
 mod error;
 mod hash;
 mod merge;
+mod metadata;
 mod pre;
 mod special;
 mod spm;

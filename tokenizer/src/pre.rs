@@ -10,13 +10,16 @@ mod smollm;
 
 use crate::unicode::{Class, run};
 
+/// Cuts a text into words.
+type Split = fn(&str, &mut dyn FnMut(&str));
+
 /// A pre-tokenizer and what its name implies.
 #[derive(Debug)]
 pub(crate) struct PreTokenizer {
     /// Names in `tokenizer.ggml.pre`; the first is the usual one.
     pub(crate) names: &'static [&'static str],
     /// Calls back with each word, in order; together they are the text.
-    pub(crate) split: fn(&str, &mut dyn FnMut(&str)),
+    pub(crate) split: Split,
     /// A word that is a token is taken whole, whatever the merges would make of it.
     pub(crate) ignore_merges: bool,
     /// BOS is added unless the file says otherwise.
@@ -58,9 +61,9 @@ static TABLE: &[PreTokenizer] = &[
     },
 ];
 
-/// The pre-tokenizer of that name.
-pub(crate) fn by_name(name: &str) -> Option<&'static PreTokenizer> {
-    TABLE.iter().find(|pre| pre.names.contains(&name))
+/// The pre-tokenizer of that name, with the name.
+pub(crate) fn by_name(name: &str) -> Option<(&'static PreTokenizer, &'static str)> {
+    TABLE.iter().find_map(|pre| pre.names.iter().find(|known| **known == name).map(|known| (pre, *known)))
 }
 
 /// Every known name, comma-separated.

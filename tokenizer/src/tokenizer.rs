@@ -4,10 +4,9 @@ use std::borrow::Cow;
 
 use crate::bpe::Bpe;
 use crate::bytes::unspell;
-use crate::config::Config;
+use crate::config::{Config, Kind};
 use crate::decoder::{Decoder, DecoderState};
 use crate::error::Error;
-use crate::pre;
 use crate::special::{Part, Specials};
 use crate::spm::{SPACE, Spm, byte_of};
 use crate::vocabulary::{TokenType, Vocabulary};
@@ -54,14 +53,8 @@ impl Tokenizer {
         if vocabulary.is_empty() {
             return Err(Error::Empty);
         }
-        let is_spm = match config.model.as_str() {
-            "gpt2" => false,
-            "llama" => true,
-            _ => {
-                let supported = "gpt2, llama".to_owned();
-                return Err(Error::UnsupportedModel { model: config.model.clone(), supported });
-            }
-        };
+        let kind = config.kind()?;
+        let is_spm = matches!(kind, Kind::Spm);
         let id = |key, id: Option<u32>, default: Option<(u32, TokenType)>| {
             special_id(&vocabulary, key, id, default.filter(|_| is_spm))
         };
@@ -73,17 +66,12 @@ impl Tokenizer {
         let eom = id("tokenizer.ggml.eom_token_id", config.eom, None)?;
         let padding = id("tokenizer.ggml.padding_token_id", config.padding, None)?;
 
-        let mut default_add_bos = is_spm;
-        let (algorithm, model, pre) = if is_spm {
-            (Algorithm::Spm(Box::new(Spm::new(&vocabulary, unknown))), "llama", "")
-        } else {
-            let name = config.pre.as_deref().unwrap_or("default");
-            let pre = pre::by_name(name)
-                .ok_or_else(|| Error::UnsupportedPre { pre: name.to_owned(), supported: pre::names() })?;
-            default_add_bos = pre.add_bos;
-            let bpe = Bpe::new(&vocabulary, merges.into_iter(), pre, unknown)?;
-            let known_name = pre.names.iter().find(|known| **known == name).copied().unwrap_or_default();
-            (Algorithm::Bpe(Box::new(bpe)), "gpt2", known_name)
+        let (algorithm, model, pre, default_add_bos) = match kind {
+            Kind::Spm => (Algorithm::Spm(Box::new(Spm::new(&vocabulary, unknown))), "llama", "", true),
+            Kind::Bpe(pre, name) => {
+                let bpe = Bpe::new(&vocabulary, merges.into_iter(), pre, unknown)?;
+                (Algorithm::Bpe(Box::new(bpe)), "gpt2", name, pre.add_bos)
+            }
         };
         let adds = |flag, wish: Option<bool>, default: bool, key, id: Option<u32>| match (wish, id) {
             (Some(true), None) => Err(Error::MissingSpecial { flag, key }),
