@@ -9,9 +9,9 @@
 //!
 //! Source: ggml, `block_iq3_xxs`, `iq3xxs_grid`.
 
-use super::blocks256::{Block256, f16_to_f32};
+use super::blocks256::Block256;
 use super::codebooks::{IQ3_XXS, even_signs, signed};
-use super::{TypeKernels, blocks256, tile_by_dot};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 
@@ -22,22 +22,22 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks256::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks256::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
 fn unpack(b: &[u8; 98]) -> Block256 {
-    let mut w = Block256 { d: f16_to_f32(b[0], b[1]) * 0.25, scales: [0; 16], q: [0; 256] };
+    let mut w = Block256 { d: f16_at(b, 0) * 0.25, scales: [0; 16], q: [0; 256] };
     let words = b[66..].as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
     for ((word, scales), (indices, q)) in words
         .zip(w.scales.as_chunks_mut::<2>().0)

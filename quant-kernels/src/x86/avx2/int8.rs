@@ -124,11 +124,7 @@ pub(super) unsafe fn run<F: Format>(tile: &mut Tile<'_>) {
 #[inline]
 fn token<F: Format>(acts: &Acts, b: usize, t: usize) -> Token {
     let at = b * acts.tokens + t;
-    Token {
-        x: acts.q[at * F::LEN..].as_ptr(),
-        sums: acts.sums[at * (F::LEN / 16)..].as_ptr(),
-        d: acts.d[at],
-    }
+    Token { x: acts.q[at * F::LEN..].as_ptr(), sums: acts.sums[at * (F::LEN / 16)..].as_ptr(), d: acts.d[at] }
 }
 
 /// The f16 at `at` of each row, widened.
