@@ -21,5 +21,10 @@ pub(crate) trait Backend: Pieces + Send {
     fn decode(&self, state: &mut DecoderState, token: u32) -> String;
 
     /// Evaluates all spans and, if all went well, commits them. `logits` gets the rows asked for, span after span.
-    fn forward(&mut self, cache: &mut KvCache, spans: &[Span<'_>], logits: &mut Vec<f32>) -> Result<(), Error>;
+    fn forward(
+        &mut self,
+        cache: &mut KvCache,
+        spans: &[Span<'_>],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), Error>;
 }

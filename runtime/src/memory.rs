@@ -38,7 +38,8 @@ mod tests {
             _ => machine(path),
         };
         assert_eq!(available(group), Some(600_000));
-        let unlimited = |path: &str| if path.ends_with("memory.max") { Some("max\n".into()) } else { group(path) };
+        let unlimited =
+            |path: &str| if path.ends_with("memory.max") { Some("max\n".into()) } else { group(path) };
         assert_eq!(available(unlimited), Some(2 << 20));
         assert_eq!(available(|_| None), None);
         assert!(available_bytes() > 0);

@@ -107,7 +107,12 @@ impl Backend for ModelBackend {
         self.model.tokenizer.as_ref().map_or_else(|_| String::new(), |t| state.push(t, token))
     }
 
-    fn forward(&mut self, cache: &mut KvCache, spans: &[Span<'_>], logits: &mut Vec<f32>) -> Result<(), Error> {
+    fn forward(
+        &mut self,
+        cache: &mut KvCache,
+        spans: &[Span<'_>],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), Error> {
         Ok(self.model.decoder.forward(&mut self.context, cache, spans, logits, &mut NoProbe)?)
     }
 }

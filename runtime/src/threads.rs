@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 /// quota allows. Elsewhere what the system offers.
 pub fn physical_cores() -> usize {
     let offered = std::thread::available_parallelism().map_or(1, usize::from);
-    cores_by_topology(|path| std::fs::read_to_string(path).ok()).map_or(offered, |cores| cores.clamp(1, offered))
+    cores_by_topology(|path| std::fs::read_to_string(path).ok())
+        .map_or(offered, |cores| cores.clamp(1, offered))
 }
 
 /// Counts cores from Linux's own files, read through `read`.
@@ -32,7 +33,7 @@ fn cpu_list(list: &str) -> Option<Vec<u32>> {
     let mut cpus = Vec::new();
     for part in list.trim().split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
         if last >= LIMIT {
             return None;
         }

@@ -5,9 +5,9 @@ mod event;
 mod generation;
 mod options;
 mod session;
-mod step;
 #[cfg(test)]
 mod simulation;
+mod step;
 
 pub use event::{Event, Finish, FinishReason, Stats};
 pub use generation::Generation;

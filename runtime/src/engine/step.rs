@@ -86,7 +86,11 @@ impl Engine {
             if prefills {
                 budget -= count;
             }
-            planned.push(Planned { id, count, rows: if count == pending { LogitsWanted::Last } else { LogitsWanted::None } });
+            planned.push(Planned {
+                id,
+                count,
+                rows: if count == pending { LogitsWanted::Last } else { LogitsWanted::None },
+            });
         }
         (planned, stalled)
     }

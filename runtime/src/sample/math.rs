@@ -2,7 +2,7 @@
 
 /// `exp(x)` for `x <= 0`, the kernels' own polynomial.
 pub(crate) fn exp(x: f32) -> f32 {
-    f32::exp(x)
+    quant_kernels::exp::exp(x)
 }
 
 /// Natural logarithm of a positive, finite, normal number, from additions, multiplications and divisions alone,
