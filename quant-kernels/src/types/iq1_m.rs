@@ -1,4 +1,4 @@
-//! IQ1_M: 256 values in 56 bytes (1.75 bits per value): as IQ1_S, with a scale for each 16 and a shift for each 8 values.
+//! IQ1_M: 256 values in 56 bytes (1.75 bits per value): IQ1_S with a scale for each 16 and a shift for each 8.
 //!
 //! ```text
 //! bytes  0..32   low 8 bits of the codebook index of values 8 k .. 8 k + 8

@@ -1,4 +1,5 @@
-//! IQ1_S: 256 values in 50 bytes (1.5625 bits per value): 8 ternary values at a time from a codebook of 2048, shifted.
+//! IQ1_S: 256 values in 50 bytes (1.5625 bits per value): 8 ternary values at a time from a codebook of 2048,
+//! shifted.
 //!
 //! ```text
 //! bytes  0..2    d, f16

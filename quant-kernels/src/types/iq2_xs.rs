@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! bytes  0..2    d, f16
-//! bytes  2..66   32 u16 of 8 values each: bits 0..9 codebook index, bits 9..16 seven signs (the eighth makes them even)
+//! bytes  2..66   32 u16 of 8 values each: bits 0..9 codebook index, bits 9..16 seven signs (the eighth makes
+//!                them even)
 //! bytes 66..74   nibble k: scale of values 16 k .. 16 k + 16, low nibble first
 //! value = d * (0.5 + scale) / 4 * (+-magnitude) = d / 8 * (2 scale + 1) * (+-magnitude)
 //! ```

@@ -3,7 +3,8 @@
 //! ```text
 //! bytes  0..2    d, f16
 //! bytes  2..66   codebook index of values 4 k .. 4 k + 4
-//! bytes 66..98   8 u32 of 32 values each: bits 0..28 four times 7 signs (the eighth makes them even), bits 28..32 scale
+//! bytes 66..98   8 u32 of 32 values each: bits 0..28 four times 7 signs (the eighth makes them even),
+//!                bits 28..32 scale
 //! value = d * (0.5 + scale) / 2 * (+-magnitude) = d / 4 * (2 scale + 1) * (+-magnitude)
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! NVFP4: 64 values in 36 bytes (4.5 bits per value): E2M1 floats with an E4M3 scale for each 16.
 //!
 //! ```text
-//! bytes 0..4    scale of values 16 s .. 16 s + 16: unsigned E4M3 (bias 7); 0 and 0x7F mean 0, bit 7 is ignored
+//! bytes 0..4    scale of values 16 s .. 16 s + 16: unsigned E4M3 (bias 7); 0x7F means 0; bit 7 is ignored
 //! bytes 4..36   codes, 8 bytes for 16 values: byte j holds value j (low nibble) and value j + 8 (high nibble)
 //! value = scale / 2 * level[code], the levels being doubled to be integers: 0 1 2 3 4 6 8 12 and negatives
 //! ```

@@ -8,8 +8,8 @@
 //! value = d * (digit - 1)
 //! ```
 //!
-//! A byte is the fraction 0.digits (base 3) times 256, rounded up: multiplying by 3^n modulo 256 drops n digits, and the
-//! next digit is what then carries over 256 when multiplied by 3.
+//! A byte is the fraction 0.digits (base 3) times 256, rounded up: multiplying by 3^n modulo 256 drops n digits,
+//! and the next digit is what then carries over 256 when multiplied by 3.
 //!
 //! Source: ggml, `block_tq1_0`.
 

@@ -1,7 +1,8 @@
 //! TQ2_0: 256 ternary values in 66 bytes (2.0625 bits per value): 2-bit codes with a scale.
 //!
 //! ```text
-//! bytes  0..64   codes 0..=2 (3 decodes too): each 32 bytes hold 128 values, bit pair j of byte l being value 32 j + l
+//! bytes  0..64   codes 0..=2 (3 decodes too): each 32 bytes hold 128 values, bit pair j of byte l being
+//!                value 32 j + l
 //! bytes 64..66   d, f16
 //! value = d * (code - 1)
 //! ```
