@@ -151,7 +151,7 @@ fn fold(acc: __m256, d: __m256, dx: f32, isum: __m256i) -> __m256 {
     _mm256_add_ps(acc, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(isum)))
 }
 
-/// The sum of the two or 16 values of `sums` that belong to a block of 32, times [`Format::OFFSET`].
+/// The sum of the codes of a block of 32 activations, from its two sums of 16, times [`Format::OFFSET`].
 ///
 /// # Safety
 /// Two values can be read.
