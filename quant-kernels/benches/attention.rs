@@ -8,7 +8,7 @@ use quant_kernels::attention::{AttentionScratch, AttentionTask, KvPage, PAGE, at
 
 fn bench(c: &mut Criterion) {
     for (name, tokens, depth, group, dim) in [
-        ("decode", 1, 4095, 4, 128),
+        ("decode", 1usize, 4095usize, 4usize, 128usize),
         ("decode", 1, 4095, 1, 128),
         ("decode", 1, 4095, 8, 64),
         ("decode", 1, 32767, 4, 128),
