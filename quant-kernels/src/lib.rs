@@ -1,7 +1,4 @@
-//! Quantized block formats and the arithmetic on them.
-//!
-//! This crate knows no file and no model: bytes and numbers in, numbers out. The scalar code is the
-//! specification; every SIMD tier equals it bit for bit (see ARCHITECTURE.md, "The arithmetic contract").
+#![doc = include_str!("../README.md")]
 
 pub mod activations;
 pub mod attention;
