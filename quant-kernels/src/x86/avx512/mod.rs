@@ -2,6 +2,7 @@
 #![allow(clippy::needless_range_loop, reason = "register tiles: one index walks several arrays")]
 
 pub(crate) mod activations;
+mod linear;
 mod load;
 mod panel;
 pub(crate) mod q4_0;
