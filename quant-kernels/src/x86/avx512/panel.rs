@@ -5,6 +5,7 @@
 //! memory: the next 16 rows are requested in file order meanwhile); many tokens use four panels, two tokens a step.
 //! The f32 state lives in memory so that the walk goes block by block with its panels in the first-level cache.
 
+use super::linear::{self, Linear};
 use super::load::Rows;
 use crate::matmul::Tile;
 use std::arch::x86_64::*;
@@ -109,12 +110,12 @@ const TOKENS: usize = 512;
 ///
 /// # Safety
 /// The CPU has the tier.
-pub(super) unsafe fn tile<F: Format>(tile: &mut Tile<'_>) {
+pub(super) unsafe fn tile<F: Format + Linear>(tile: &mut Tile<'_>) {
     // SAFETY: as the caller promises.
     unsafe {
         match tile.acts.tokens {
             0 => {}
-            1 => run::<F, 1, 1>(tile),
+            1 => linear::tile::<F>(tile),
             2..=8 => run::<F, 2, 4>(tile),
             _ => run::<F, 4, 2>(tile),
         }
