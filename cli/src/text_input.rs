@@ -1,0 +1,36 @@
+//! Text from the command line, a file or standard input.
+
+use anyhow::Context;
+use std::io::Read;
+use std::path::PathBuf;
+
+/// `-p TEXT` or `-f FILE`.
+#[derive(Debug, clap::Args)]
+pub struct TextInput {
+    /// The text.
+    #[arg(short = 'p', long = "prompt", value_name = "TEXT", allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// Read the text from a file; - is standard input.
+    #[arg(short = 'f', long = "file", value_name = "FILE", conflicts_with = "prompt")]
+    file: Option<PathBuf>,
+}
+
+impl TextInput {
+    /// The text, if one was given. Standard input is read only when it is asked for.
+    pub fn read(&self) -> anyhow::Result<Option<String>> {
+        let Some(path) = &self.file else { return Ok(self.prompt.clone()) };
+        let (bytes, name) = if path.as_os_str() == "-" {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes).context("can't read standard input")?;
+            (bytes, "standard input".to_owned())
+        } else {
+            let name = path.display().to_string();
+            (std::fs::read(path).with_context(|| format!("can't read {name}"))?, name)
+        };
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            anyhow::anyhow!("{name} is not UTF-8 text (byte {at}): convert it first")
+        })?;
+        Ok(Some(text))
+    }
+}
