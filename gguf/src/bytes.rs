@@ -1,8 +1,11 @@
 //! A shared, read-only range of bytes: mapped, owned or static.
 
-use std::fmt;
 use std::ops::{Deref, Range};
+use std::path::Path;
 use std::sync::Arc;
+use std::{fmt, fs, io};
+
+use crate::{Error, Result};
 
 /// Read-only bytes that are cheap to clone and to slice: a clone shares the memory, and the memory (or the
 /// mapping) lives as long as its last slice.
@@ -45,9 +48,25 @@ impl Bytes {
         Self { memory, range }
     }
 
+    /// A whole file: mapped with the feature `mmap`, else read into memory. Nobody may change or cut a file while
+    /// it is mapped.
+    ///
+    /// # Errors
+    /// [`Error::Open`] if the file can't be opened, mapped or read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::read(path).map_err(|cause| Error::Open { path: path.to_owned(), cause })
+    }
+
     #[cfg(feature = "mmap")]
-    pub(crate) fn mapped(map: crate::map::Map) -> Self {
-        Self::new(Memory::Mapped(Arc::new(map)))
+    fn read(path: &Path) -> io::Result<Self> {
+        let map = crate::map::Map::new(&fs::File::open(path)?)?;
+        Ok(Self::new(Memory::Mapped(Arc::new(map))))
+    }
+
+    #[cfg(not(feature = "mmap"))]
+    fn read(path: &Path) -> io::Result<Self> {
+        fs::read(path).map(Self::from)
     }
 
     /// A part of these bytes that shares their memory; `None` if the range is not within them.

@@ -42,7 +42,7 @@ impl Gguf {
     /// As [`Gguf::open`].
     pub fn open_with(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
         let paths = split::siblings(path.as_ref())?;
-        let parts = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+        let parts = paths.iter().map(Bytes::open).collect::<Result<Vec<_>>>()?;
         Self::parse(parts, progress)
     }
 
@@ -191,17 +191,4 @@ fn index_names(parts: &[Part]) -> Result<Vec<(usize, usize)>> {
         return Err(Error::DuplicateTensor { name: name.to_owned() });
     }
     Ok(order)
-}
-
-#[cfg(feature = "mmap")]
-fn read(path: &Path) -> Result<Bytes> {
-    std::fs::File::open(path)
-        .and_then(|file| crate::map::Map::new(&file))
-        .map(Bytes::mapped)
-        .map_err(|cause| Error::Open { path: path.to_owned(), cause })
-}
-
-#[cfg(not(feature = "mmap"))]
-fn read(path: &Path) -> Result<Bytes> {
-    std::fs::read(path).map(Bytes::from).map_err(|cause| Error::Open { path: path.to_owned(), cause })
 }

@@ -1,7 +1,7 @@
 //! Files that lie: each fault is a typed error, and no change of a valid file makes the reader panic.
 
 mod common;
-#[path = "../fuzz/exercise.rs"]
+#[path = "common/exercise.rs"]
 mod exercise;
 
 use common::sample;
@@ -221,6 +221,8 @@ fn an_unknown_type_fails_only_when_asked_for() {
     assert!(error.to_string().contains("\"new\"") && error.to_string().contains("9999"), "{error}");
     let inside = Raw::new(2, 0).tensor("new", &[8], 9999, 32).tensor("old", &[16], F32, 0).data(64);
     assert!(matches!(inside.fails(), Error::Overlap { .. }));
+    let same = Raw::new(2, 0).tensor("new", &[8], 9999, 0).tensor("old", &[8], F32, 0).data(64);
+    assert!(matches!(same.fails(), Error::Overlap { .. }));
     assert!(matches!(Raw::new(1, 0).tensor("new", &[8], 9999, 0).fails(), Error::OutOfFile { .. }));
 }
 

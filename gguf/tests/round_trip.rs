@@ -92,6 +92,24 @@ fn typed_accessors_convert_or_say_why_not() {
 }
 
 #[test]
+fn a_big_endian_file_made_by_hand() {
+    let mut file = b"GGUF\0\0\0\x03".to_vec();
+    file.extend([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
+    file.extend(b"\0\0\0\0\0\0\0\x01k\0\0\0\x02\x12\x34");
+    file.extend(b"\0\0\0\0\0\0\0\x01t\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\x00\0\0\0\0\0\0\0\0");
+    file.resize(96, 0);
+    file.extend([0x3f, 0x80, 0, 0, 0xc0, 0, 0, 0]);
+    let model = open(&file);
+    assert!(model.big_endian());
+    assert_eq!(model.get("k"), Some(Value::U16(0x1234)));
+    let tensor = model.tensor("t").unwrap();
+    assert_eq!((tensor.ty, &tensor.dims[..]), (GgmlType::F32, &[2][..]));
+    assert_eq!(*tensor.bytes, *[1.0f32, -2.0].map(f32::to_le_bytes).as_flattened());
+    let copy = bytes(Writer::copy_of(&model).unwrap());
+    assert_eq!(copy[..file.len()], file);
+}
+
+#[test]
 fn big_endian_blocks_are_refused() {
     let mut writer = Writer::with_format(Format::V3BigEndian);
     let error = writer.tensor("q", GgmlType::Q8_0, &[32], vec![0; 34]).unwrap_err();

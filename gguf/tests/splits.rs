@@ -106,3 +106,13 @@ fn an_empty_file_is_an_error() {
     fs::write(&path, b"").unwrap();
     assert!(matches!(Gguf::open(&path), Err(Error::Truncated { .. })));
 }
+
+#[test]
+fn files_open_as_bytes_too() {
+    let path = folder("files_open_as_bytes").join("snapshot.bin");
+    fs::write(&path, b"12345").unwrap();
+    let bytes = Bytes::open(&path).unwrap();
+    assert_eq!(&*bytes.slice(1..3).unwrap(), b"23");
+    assert_eq!(bytes.is_mapped(), cfg!(feature = "mmap"));
+    assert!(matches!(Bytes::open(path.with_extension("absent")), Err(Error::Open { .. })));
+}

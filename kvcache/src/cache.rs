@@ -3,8 +3,9 @@
 use crate::layout::Layout;
 use crate::pool::{PageData, PageId, Pool};
 use crate::{Error, Half, KvType, LayerShape, PAGE};
-use half::f16;
+use quant_kernels::Isa;
 use quant_kernels::attention::KvPage;
+use quant_kernels::store_f16::store_f16;
 
 /// Names a sequence of one cache. An id that was released never names another sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -166,13 +167,15 @@ impl KvCache {
         Ok(())
     }
 
-    /// Stores one position of one layer: `keys` is `[kv_head][key_dim]`, `values` is `[kv_head][value_dim]`.
+    /// Stores one position of one layer: `keys` is `[kv_head][key_dim]`, `values` is `[kv_head][value_dim]`. `isa`
+    /// rounds to f16; every tier gives the same bits. NaN and infinity are stored as they are: the logits show them.
     ///
     /// # Errors
     /// [`Error::NotReserved`] if the position is committed or not reserved, [`Error::Overflow`] if a value does
     /// not fit in f16, [`Error::RowLength`], [`Error::NoSuchHead`], [`Error::UnknownSequence`].
     pub fn write(
         &mut self,
+        isa: Isa,
         id: SequenceId,
         layer: usize,
         position: usize,
@@ -207,8 +210,8 @@ impl KvCache {
                 let from = &from[head * dim..][..dim];
                 let to = place.start + row * dim;
                 match data {
-                    PageData::F16(data) => store_f16(from, &mut data[to..][..dim])
-                        .map_err(|value| Error::Overflow { layer, position, half, value })?,
+                    PageData::F16(data) => store_f16(isa, from, &mut data[to..][..dim])
+                        .map_err(|i| Error::Overflow { layer, position, half, value: from[i] })?,
                     PageData::F32(data) => data[to..][..dim].copy_from_slice(from),
                 }
             }
@@ -319,16 +322,4 @@ impl KvCache {
 
 fn unknown(id: SequenceId) -> Error {
     Error::UnknownSequence { index: id.index, generation: id.generation }
-}
-
-/// Rounds to nearest even; the first value that becomes infinite is the error. NaN stays NaN: the logits show it.
-fn store_f16(from: &[f32], to: &mut [f16]) -> Result<(), f32> {
-    for (to, &from) in to.iter_mut().zip(from) {
-        let half = f16::from_f32(from);
-        if half.is_infinite() {
-            return Err(from);
-        }
-        *to = half;
-    }
-    Ok(())
 }

@@ -1,3 +1,5 @@
+//! Paged memory of sequences: what a language model remembers.
+//!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,7 @@
 //! Random histories of appends, forks, rewinds and releases against a plain model of what each sequence remembers.
 
 use proptest::prelude::*;
+use quant_kernels::Isa;
 use quant_kernels::attention::KvPage;
 use quant_kvcache::{Error, Half, KvCache, KvType, LayerShape, PAGE, SequenceId};
 
@@ -41,7 +42,7 @@ fn write(cache: &mut KvCache, id: SequenceId, position: usize, stamp: u32) -> Re
     for (layer, shape) in LAYERS.iter().enumerate() {
         let k: Vec<f32> = (0..shape.kv_heads * shape.key_dim).map(|i| value(stamp, layer, i)).collect();
         let v: Vec<f32> = (0..shape.kv_heads * shape.value_dim).map(|i| -value(stamp, layer, i)).collect();
-        cache.write(id, layer, position, &k, &v)?;
+        cache.write(Isa::detect(), id, layer, position, &k, &v)?;
     }
     Ok(())
 }
@@ -190,8 +191,8 @@ fn f16_overflow_names_the_layer() {
     let mut cache = KvCache::new(LAYERS.to_vec(), KvType::F16, 1 << 20).unwrap();
     let id = cache.create();
     cache.reserve(id, 1).unwrap();
-    cache.write(id, 0, 0, &[65504.0; 6], &[0.0; 4]).unwrap();
-    let error = cache.write(id, 1, 0, &[0.0; 4], &[0.0, 70000.0, 0.0, 0.0, 0.0]).unwrap_err();
+    cache.write(Isa::detect(), id, 0, 0, &[65504.0; 6], &[0.0; 4]).unwrap();
+    let error = cache.write(Isa::detect(), id, 1, 0, &[0.0; 4], &[0.0, 70000.0, 0.0, 0.0, 0.0]).unwrap_err();
     assert_eq!(error, Error::Overflow { layer: 1, position: 0, half: Half::Value, value: 70000.0 });
     assert!(error.to_string().contains("layer 1"), "{error}");
 }
@@ -200,12 +201,24 @@ fn f16_overflow_names_the_layer() {
 fn misuse_is_an_error() {
     let mut cache = KvCache::new(LAYERS.to_vec(), KvType::F32, 1 << 20).unwrap();
     let id = cache.create();
-    assert!(matches!(cache.write(id, 0, 0, &[0.0; 6], &[0.0; 4]), Err(Error::NotReserved { .. })));
+    assert!(matches!(
+        cache.write(Isa::detect(), id, 0, 0, &[0.0; 6], &[0.0; 4]),
+        Err(Error::NotReserved { .. })
+    ));
     assert!(matches!(cache.commit(id, 1), Err(Error::CommitPastReserved { .. })));
     cache.reserve(id, 1).unwrap();
-    assert!(matches!(cache.write(id, 0, 0, &[0.0; 5], &[0.0; 4]), Err(Error::RowLength { got: 5, .. })));
-    assert!(matches!(cache.write(id, 2, 0, &[], &[]), Err(Error::NoSuchHead { layer: 2, .. })));
-    assert!(matches!(cache.write(id, 0, PAGE, &[0.0; 6], &[0.0; 4]), Err(Error::NotReserved { .. })));
+    assert!(matches!(
+        cache.write(Isa::detect(), id, 0, 0, &[0.0; 5], &[0.0; 4]),
+        Err(Error::RowLength { got: 5, .. })
+    ));
+    assert!(matches!(
+        cache.write(Isa::detect(), id, 2, 0, &[], &[]),
+        Err(Error::NoSuchHead { layer: 2, .. })
+    ));
+    assert!(matches!(
+        cache.write(Isa::detect(), id, 0, PAGE, &[0.0; 6], &[0.0; 4]),
+        Err(Error::NotReserved { .. })
+    ));
     let (mut k, mut v) = (Vec::new(), Vec::new());
     assert!(cache.pages(id, 0, 2, 1, &mut k, &mut v).is_err());
     assert!(cache.pages(id, 0, 0, PAGE + 1, &mut k, &mut v).is_err());

@@ -1,3 +1,5 @@
+//! Registry of the architectures of this build.
+//!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 

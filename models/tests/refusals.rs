@@ -56,9 +56,11 @@ fn keys_and_tensors_that_nobody_claims() {
 
 #[test]
 fn shapes_that_do_not_fit_name_the_tensor() {
-    // The value of the key follows its name: renaming it away makes head sizes follow from the width.
-    let error = load(&patched("llama.attention.key_length", "llama.attention.key_wrongg")).unwrap_err();
-    assert!(error.to_string().contains("attn_q"), "{error}");
+    // Without the key the size of a head's value follows from the width: 16 instead of 32.
+    let error = load(&patched("llama.attention.value_length", "llama.attention.value_fnordd")).unwrap_err();
+    let Error::Shape { tensor, expected, found } = &error else { panic!("{error}") };
+    assert_eq!(tensor, "blk.0.attn_v.weight");
+    assert_eq!((&expected[..], &found[..]), (&[64, 32][..], &[64, 64][..]));
 }
 
 #[test]

@@ -1,7 +1,4 @@
-//! Quantized block formats and the arithmetic on them.
-//!
-//! This crate knows no file and no model: bytes and numbers in, numbers out. The scalar code is the
-//! specification; every SIMD tier equals it bit for bit (see ARCHITECTURE.md, "The arithmetic contract").
+#![doc = include_str!("../README.md")]
 
 pub mod activations;
 pub mod attention;
@@ -10,6 +7,7 @@ pub mod exp;
 pub mod gelu;
 mod ggml_type;
 mod isa;
+mod lines;
 pub mod matmul;
 pub mod parallel;
 pub mod residual;

@@ -4,7 +4,7 @@ use crate::Isa;
 use crate::exp::exp;
 use crate::simd::{self, Zip};
 
-/// `x / (1 + exp(-x))`, error below 2.7 ulp where the result is normal; minus infinity gives NaN.
+/// `x / (1 + exp(-x))`, error below 2.1 ulp where the result is normal; minus infinity gives NaN.
 #[inline(always)]
 pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))

@@ -10,6 +10,23 @@ use std::collections::BTreeMap;
 const ACTIVATION_TYPES: [(GgmlType, DequantizeFn); 2] =
     [(GgmlType::Q8_1, types::q8_1::dequantize), (GgmlType::Q8_K, types::q8_k::dequantize)];
 
+/// Values to blocks.
+type QuantizeFn = fn(&[f32], &mut [u8]);
+
+/// Types whose quantization equals ggml's byte for byte.
+const QUANTIZERS: [(GgmlType, QuantizeFn); 10] = [
+    (GgmlType::Q4_1, types::q4_1::quantize),
+    (GgmlType::Q5_0, types::q5_0::quantize),
+    (GgmlType::Q5_1, types::q5_1::quantize),
+    (GgmlType::IQ4_NL, types::iq4_nl::quantize),
+    (GgmlType::TQ1_0, types::tq1_0::quantize),
+    (GgmlType::TQ2_0, types::tq2_0::quantize),
+    (GgmlType::MXFP4, types::mxfp4::quantize),
+    (GgmlType::NVFP4, types::nvfp4::quantize),
+    (GgmlType::Q1_0, types::q1_0::quantize),
+    (GgmlType::Q2_0, types::q2_0::quantize),
+];
+
 /// The golden file, or `None` where it is absent.
 fn golden() -> Option<BTreeMap<String, quant_fixtures::Tensor>> {
     let folder = quant_fixtures::oracle("dequant")?;
@@ -51,6 +68,19 @@ fn dequantization_equals_ggml_bit_for_bit() {
             dequantize(&blocks.bytes, &mut out);
             assert_same_bits(&format!("{ty}.{tag}"), &out, &tensor(&format!("{tag}.values")).f32());
         }
+    }
+}
+
+#[test]
+fn quantization_equals_ggml_byte_for_byte() {
+    let Some(golden) = golden() else { return };
+    let input = golden["quant.input"].f32();
+    for (ty, quantize) in QUANTIZERS {
+        let wanted = &golden[&format!("{ty}.quant.bytes")].bytes;
+        let mut got = vec![0xAA; input.len() / ty.block_len() * ty.block_bytes()];
+        quantize(&input, &mut got);
+        let differing = got.iter().zip(wanted).position(|(got, wanted)| got != wanted);
+        assert_eq!((got.len(), differing), (wanted.len(), None), "{ty}");
     }
 }
 

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use quant_kernels::activations::{ActKind, Acts};
 use quant_kernels::matmul::MatmulScratch;
-use quant_kernels::types::table;
+use quant_kernels::types::{DotFn, table};
 use quant_kernels::{Activations, GgmlType, Isa, Kernels, Projection, Serial, Weight};
 
 const TYPES: [GgmlType; 3] = [GgmlType::F32, GgmlType::F16, GgmlType::BF16];
@@ -67,32 +67,42 @@ fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
 
+/// The scalar dot of a type.
+fn dot_of(ty: GgmlType) -> DotFn {
+    table(Isa::Scalar).into_iter().find(|k| k.ty == ty).map(|k| k.dot).unwrap()
+}
+
+/// One matmul without bias.
+fn multiply(isa: Isa, weight: Weight<'_>, x: &[f32], tokens: usize) -> Vec<f32> {
+    let mut out = vec![f32::NAN; tokens * weight.rows()];
+    Kernels::new(isa)
+        .matmul(
+            &Serial,
+            &mut MatmulScratch::default(),
+            Activations::Auto,
+            x,
+            tokens,
+            &mut [Projection { weight, bias: None, out: &mut out }],
+        )
+        .unwrap();
+    out
+}
+
 /// Compares every tier with the scalar dot on one shape.
 fn check(ty: GgmlType, rows: usize, cols: usize, tokens: usize, hostile: bool, seed: u64) {
     let mut mix = Mix(seed);
     let bytes = weights(ty, rows * cols, hostile, &mut mix);
     let x = inputs(tokens * cols, hostile, &mut mix);
     let acts = Acts { kind: Some(ActKind::F32), tokens, cols, x: x.clone(), ..Acts::default() };
-    let dot = table(Isa::Scalar).into_iter().find(|k| k.ty == ty).map(|k| k.dot).unwrap();
+    let dot = dot_of(ty);
     let weight = Weight::new(ty, rows, cols, &bytes).unwrap();
     for isa in Isa::available() {
-        let mut out = vec![f32::NAN; tokens * rows];
-        let mut scratch = MatmulScratch::default();
-        Kernels::new(isa)
-            .matmul(
-                &Serial,
-                &mut scratch,
-                Activations::Auto,
-                &x,
-                tokens,
-                &mut [Projection { weight, bias: None, out: &mut out }],
-            )
-            .unwrap();
+        let out = multiply(isa, weight, &x, tokens);
         for token in 0..tokens {
             for row in 0..rows {
                 let (want, got) = (dot(weight.row(row), &acts, token), out[token * rows + row]);
                 assert!(
-                    same(want, got) || (want == 0.0 && got == 0.0),
+                    same(want, got),
                     "{ty} on {isa}, {rows}x{cols}, {tokens} tokens: row {row}, token {token}: {got} for {want}"
                 );
             }
@@ -141,14 +151,23 @@ fn signs_of_zero() {
             _ => 0x8001u16.to_le_bytes().to_vec(),
         };
         for cols in [1usize, 16, 17, 20, 32] {
-            let bytes = tiny.repeat(cols);
             let x = vec![1e-40f32; cols];
-            let acts = Acts { kind: Some(ActKind::F32), tokens: 1, cols, x: x.clone(), ..Acts::default() };
-            let tables: Vec<_> = Isa::available().into_iter().map(table).collect();
-            let scalar = tables[0].iter().find(|k| k.ty == ty).unwrap();
-            let want = (scalar.dot)(&bytes, &acts, 0);
+            let weight = Weight::new(ty, 1, cols, &tiny.repeat(cols)).unwrap().row(0).to_vec();
             // Whole steps of 16 stay at -0.0; a padded tail turns lanes into +0.0.
-            assert_eq!(want.to_bits(), if cols.is_multiple_of(16) { (-0.0f32).to_bits() } else { 0 });
+            let want = if cols.is_multiple_of(16) { -0.0f32 } else { 0.0 };
+            let acts = Acts { kind: Some(ActKind::F32), tokens: 1, cols, x: x.clone(), ..Acts::default() };
+            assert_eq!((dot_of(ty))(&weight, &acts, 0).to_bits(), want.to_bits());
+            for isa in Isa::available() {
+                for tokens in [1, 2, 9] {
+                    let bytes = weight.repeat(3);
+                    let got =
+                        multiply(isa, Weight::new(ty, 3, cols, &bytes).unwrap(), &x.repeat(tokens), tokens);
+                    assert!(
+                        got.iter().all(|got| got.to_bits() == want.to_bits()),
+                        "{ty} on {isa}, {cols}: {got:?}"
+                    );
+                }
+            }
         }
     }
 }

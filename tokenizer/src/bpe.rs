@@ -120,7 +120,7 @@ fn read_merges<'a>(
         whole.extend_from_slice(right.as_bytes());
         // Merges mostly come in the order of the tokens they make: try the next id before the index.
         let next = last + 1;
-        let merged = if vocabulary.text(next).is_some_and(|text| text.as_bytes() == whole) {
+        let merged = if (next as usize) < vocabulary.len() && vocabulary.bytes(next) == whole {
             next
         } else {
             vocabulary.id_of_bytes(&whole).ok_or_else(|| fault("the two together are not a token"))?

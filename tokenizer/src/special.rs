@@ -20,7 +20,7 @@ pub(crate) enum Part<'t> {
 impl Specials {
     /// The set of `ids`, all of them tokens of `vocabulary`; an empty text is never found.
     pub(crate) fn new(vocabulary: &Vocabulary, ids: impl Iterator<Item = u32>) -> Self {
-        let text = |id| vocabulary.text(id).unwrap_or_default().as_bytes();
+        let text = |id| vocabulary.bytes(id);
         let mut ids: Vec<u32> = ids.filter(|&id| !text(id).is_empty()).collect();
         // Stable: of two equal texts the lower id comes first.
         ids.sort_by_key(|&id| text(id));
@@ -60,7 +60,7 @@ impl Specials {
     /// The longest token at the beginning of `text`, with its length in bytes. It begins and ends between
     /// characters, both being UTF-8.
     fn longest(&self, vocabulary: &Vocabulary, text: &[u8]) -> Option<(usize, u32)> {
-        let spelling = |id: u32| vocabulary.text(id).unwrap_or_default().as_bytes();
+        let spelling = |id: u32| vocabulary.bytes(id);
         let mut best = None;
         // All of these begin with the first `depth` bytes of the text.
         let mut range = self.ids.as_slice();

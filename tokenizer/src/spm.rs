@@ -13,6 +13,9 @@ pub(crate) struct Spm {
     bytes: [u32; 256],
     /// Stands for a character that has neither a token nor bytes; without it such a character is left out.
     unknown: Option<u32>,
+    /// No token goes on after a word with the space before the next one: then words can be merged one by one, with
+    /// the same result.
+    by_word: bool,
 }
 
 impl Spm {
@@ -23,7 +26,9 @@ impl Spm {
             let raw = || if byte.is_ascii() { vocabulary.plain_id(&[byte]) } else { None };
             *slot = vocabulary.id(&format!("<0x{byte:02X}>")).or_else(raw).unwrap_or(NONE);
         }
-        Self { bytes, unknown }
+        let crosses = |(id, _)| vocabulary.text(id).is_some_and(|text| word_end(text) < text.len());
+        let by_word = !vocabulary.types().any(crosses);
+        Self { bytes, unknown, by_word }
     }
 
     /// Appends the tokens of `text`, to which a space is put in front if `prefix` says so.
@@ -39,8 +44,12 @@ impl Spm {
             escaped.push_str(part);
         }
         let mut merger = Merger::default();
-        for text in stretches(&escaped) {
-            self.merge(text, &mut merger, vocabulary, out);
+        for mut text in stretches(&escaped) {
+            while !text.is_empty() {
+                let (word, rest) = text.split_at(if self.by_word { word_end(text) } else { text.len() });
+                self.merge(word, &mut merger, vocabulary, out);
+                text = rest;
+            }
         }
     }
 
@@ -74,6 +83,12 @@ impl Spm {
     }
 }
 
+/// Where the first word of `text` ends: before the first space that doesn't follow another one.
+fn word_end(text: &str) -> usize {
+    let spaces = text.len() - text.trim_start_matches(SPACE).len();
+    text[spaces..].find(SPACE).map_or(text.len(), |end| spaces + end)
+}
+
 /// A number that is the lower, the higher the score; NaN comes last.
 fn descending(score: f32) -> u32 {
     if score.is_nan() {
@@ -97,12 +112,45 @@ pub(crate) fn byte_of(text: &str) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vocabulary::TokenType;
 
     #[test]
     fn priorities_follow_scores_downwards() {
         let scores = [f32::INFINITY, 3.5, 1e-40, 0.0, -1e-40, -2.0, -1e9, f32::NEG_INFINITY, f32::NAN];
         assert!(scores.map(descending).is_sorted());
         assert_eq!(descending(0.0), descending(-0.0));
+    }
+
+    #[test]
+    fn merging_by_word_changes_nothing() {
+        let mut vocabulary = Vocabulary::default();
+        let tokens = [
+            ("\u{2581}", -1.0),
+            ("a", -2.0),
+            ("b", -3.0),
+            ("\u{2581}a", -4.0),
+            ("ab", -3.5),
+            ("\u{2581}ab", -9.0),
+        ];
+        for (text, score) in
+            tokens.into_iter().chain([("\u{2581}\u{2581}", -1.5), ("\u{2581}\u{2581}\u{2581}", -8.0)])
+        {
+            vocabulary.push(text, TokenType::Normal, score).unwrap();
+        }
+        let words = Spm::new(&vocabulary, None);
+        assert!(words.by_word);
+        let whole = Spm { by_word: false, ..Spm::new(&vocabulary, None) };
+        let encode = |spm: &Spm, text: &str| {
+            let mut out = Vec::new();
+            spm.encode(text, true, &vocabulary, &mut out);
+            out
+        };
+        for code in 0..3_u32.pow(9) {
+            let text: String = (0..9).map(|i| [' ', 'a', 'b'][(code / 3_u32.pow(i) % 3) as usize]).collect();
+            assert_eq!(encode(&words, &text), encode(&whole, &text), "{text:?}");
+        }
+        vocabulary.push("b\u{2581}", TokenType::Normal, -1.0).unwrap();
+        assert!(!Spm::new(&vocabulary, None).by_word);
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Vocabulary {
         let id = id as u32;
         if !text.is_empty() {
             let Self { index, text: arena, ends, .. } = self;
-            index.insert(text.as_bytes(), id, |id| slice(arena, ends, id).as_bytes());
+            index.insert(text.as_bytes(), id, |id| &arena.as_bytes()[span(ends, id)]);
         }
         Ok(id)
     }
@@ -110,7 +110,7 @@ impl Vocabulary {
 
     /// A token's text as the file spells it, or `None` for an id outside the vocabulary.
     pub fn text(&self, id: u32) -> Option<&str> {
-        ((id as usize) < self.ends.len()).then(|| slice(&self.text, &self.ends, id))
+        ((id as usize) < self.ends.len()).then(|| &self.text[span(&self.ends, id)])
     }
 
     /// A token's type.
@@ -132,7 +132,12 @@ impl Vocabulary {
         if bytes.len() > self.longest {
             return None;
         }
-        self.index.get(bytes, |id| slice(&self.text, &self.ends, id).as_bytes())
+        self.index.get(bytes, |id| self.bytes(id))
+    }
+
+    /// The bytes of a token's text; the caller knows the token to be there.
+    pub(crate) fn bytes(&self, id: u32) -> &[u8] {
+        &self.text.as_bytes()[span(&self.ends, id)]
     }
 
     /// Like [`id`](Self::id), for text that a user wrote: never a control, unknown or byte token.
@@ -148,11 +153,11 @@ impl Vocabulary {
     }
 }
 
-/// The text of token `id`, which the caller knows to be there.
-fn slice<'a>(text: &'a str, ends: &[u32], id: u32) -> &'a str {
+/// Where the text of token `id` lies, which the caller knows to be there.
+fn span(ends: &[u32], id: u32) -> std::ops::Range<usize> {
     let id = id as usize;
     let start = if id == 0 { 0 } else { ends[id - 1] };
-    &text[start as usize..ends[id] as usize]
+    start as usize..ends[id] as usize
 }
 
 #[cfg(test)]

@@ -116,10 +116,10 @@ fn every_code_point_comes_back() {
     }
 }
 
-/// A quadratic loop would take minutes on these; the limit leaves room for a slow machine.
+/// A quadratic loop would take minutes on these 256 KiB; the limit leaves room for a slow machine.
 #[test]
-fn a_megabyte_of_one_word_is_no_problem() {
-    let repeat = |text: &str| text.repeat((1 << 20) / text.len());
+fn a_very_long_word_is_no_problem() {
+    let repeat = |text: &str| text.repeat((1 << 18) / text.len());
     let texts = ["a", " ", "\n", " \n", "1", ".", "é", "ab", "\u{3000}", "'", "<", "<|", "aA"].map(repeat);
     for tokenizer in tokenizers().iter().chain(&real()) {
         for text in &texts {

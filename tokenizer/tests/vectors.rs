@@ -107,3 +107,24 @@ fn llama2() {
 fn phi3() {
     llama_cpp("llama.cpp/ggml-vocab-phi-3.gguf", "phi-3", None);
 }
+
+/// Prompt ids and generated text of the small published models, decoded as a continuation of their prompt.
+#[test]
+fn small_models() {
+    let Some(goldens) = shared("data/models/golden") else { return };
+    let ids = |list: &serde_json::Value| -> Vec<u32> {
+        list.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
+    };
+    for entry in std::fs::read_dir(goldens).unwrap() {
+        let golden = quant_fixtures::json(&entry.unwrap().path());
+        let Some(model) = golden["model"].as_str() else { continue };
+        let Some(path) = shared(&format!("data/models/{model}")) else { continue };
+        let tokenizer = must_load(&path);
+        let prompt = ids(&golden["prompt_ids"]);
+        assert_eq!(tokenizer.encode(golden["prompt"].as_str().unwrap(), true, true), prompt, "{model}");
+        let mut decoder = tokenizer.decoder_after(&prompt);
+        let mut text: String = ids(&golden["greedy_ids"]).iter().map(|&id| decoder.push(id)).collect();
+        text += &decoder.finish();
+        assert_eq!(text, golden["greedy_text"].as_str().unwrap(), "{model}");
+    }
+}

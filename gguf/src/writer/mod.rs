@@ -12,7 +12,7 @@ pub use data::Data;
 pub use encode::{Element, Encode, Encoder};
 
 use crate::cursor::{Cursor, Encoding};
-use crate::limits::{DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_PARTS};
+use crate::limits::{DEFAULT_ALIGNMENT, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_PARTS};
 use crate::parse::{ALIGNMENT_KEY, checked_alignment, data_bytes};
 use crate::{Error, Gguf, Result, ValueType, split};
 
@@ -234,13 +234,17 @@ impl<'a> Writer<'a> {
             return Err(Error::TooManyParts { count });
         };
         let (format, alignment) = (self.format, self.alignment);
-        let mut whole = Some(self);
+        // The first part is this file without its tensors; the others begin empty, with the same alignment.
+        let mut first = Some(self);
         let mut out = Vec::with_capacity(count);
         for (index, tensors) in (0..parts).zip(groups) {
-            // The first part is this file without its tensors; the others begin empty.
-            let mut part = whole.take().unwrap_or_else(|| Self::with_format(format));
-            if alignment != DEFAULT_ALIGNMENT {
-                part.alignment(u32::try_from(alignment).unwrap_or(MAX_ALIGNMENT as u32))?;
+            let mut part = match first.take() {
+                Some(first) => first,
+                None => Self::with_format(format),
+            };
+            if part.alignment != alignment {
+                // At most MAX_ALIGNMENT, which fits.
+                part.set(ALIGNMENT_KEY, alignment as u32)?;
             }
             part.names = tensors.iter().map(|tensor| tensor.name.clone()).collect();
             part.tensors = tensors;

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::context::{Batch, Context, Entry};
 use crate::matrix::Linear;
 use crate::rows::{TILE_ROWS, for_each, lock, sized};
-use quant_kernels::attention::{AttentionScratch, AttentionTask, KvPage, attend};
+use quant_kernels::attention::{AttentionScratch, AttentionTask, KvPage, attend, attend_span, merge_spans};
 use quant_kernels::rope::Rope;
 use quant_kernels::{Isa, Parallel};
 use quant_kvcache::{KvCache, LayerShape};
@@ -42,6 +42,9 @@ pub struct Attention {
 /// Query tokens of a task: fixed, so that nothing depends on the number of workers.
 const TILE_TOKENS: usize = 32;
 
+/// With fewer tasks for each worker than this, workers would wait for the last one: tasks are split by positions too.
+const TASKS_PER_WORKER: usize = 4;
+
 /// Some tokens of one span on one KV head.
 #[derive(Debug, Clone)]
 struct Task {
@@ -65,6 +68,9 @@ pub(crate) struct AttentionBuffers {
     /// Outputs in the order of rows: `[row][head][value_dim]`.
     rows: Vec<f32>,
     tasks: Vec<Task>,
+    /// Where tasks are split by spans of positions: task and span, and results in the same order.
+    units: Vec<(usize, usize)>,
+    partials: Vec<f32>,
     key_pages: Vec<KvPage<'static>>,
     value_pages: Vec<KvPage<'static>>,
     workers: Vec<Mutex<AttentionScratch>>,
@@ -125,7 +131,7 @@ impl Attention {
                 let row = entry.first_row + token;
                 let k = &k[row * self.k.rows()..][..self.k.rows()];
                 let v = &v[row * self.v.rows()..][..self.v.rows()];
-                cache.write(entry.sequence, layer, entry.first_position + token, k, v)?;
+                cache.write(isa, entry.sequence, layer, entry.first_position + token, k, v)?;
             }
         }
         self.attend(layer, isa, parallel, batch, attention, cache)?;
@@ -172,15 +178,63 @@ impl Attention {
         buffers: &mut AttentionBuffers,
         cache: &KvCache,
     ) -> Result<(), Error> {
-        let AttentionBuffers { q, heads, rows, tasks, key_pages, value_pages, workers, .. } = buffers;
+        let AttentionBuffers {
+            q, heads, rows, tasks, units, partials, key_pages, value_pages, workers, ..
+        } = buffers;
         let mut keys = recycle(mem::take(key_pages));
         let mut values = recycle(mem::take(value_pages));
+        self.list_tasks(layer, batch, cache, tasks, &mut keys, &mut values)?;
+        workers.resize_with(workers.len().max(parallel.threads()), Mutex::default);
+
+        let heads = sized(heads, batch.rows() * self.output.cols());
+        let kernel_task = |task: &Task| self.kernel_task(task, q, &keys, &values);
+        let mut rest = &mut *heads;
+        let outputs = tasks.iter().map(|task| (kernel_task(task), take(&mut rest, self.out_len(task))));
+        if tasks.len() >= parallel.threads() * TASKS_PER_WORKER {
+            for_each(parallel, outputs, |worker, (task, out)| {
+                attend(isa, &task, &mut lock(&workers[worker]), out);
+            });
+        } else {
+            // Few tokens: the spans of a long context are tasks of their own. The bits are the same.
+            units.clear();
+            let spans = |(i, task): (usize, &Task)| kernel_task(task).spans().map(move |span| (i, span));
+            units.extend(tasks.iter().enumerate().flat_map(spans));
+            let len = |&(i, _): &(usize, usize)| kernel_task(&tasks[i]).partial_len();
+            let partials = sized(partials, units.iter().map(len).sum());
+            let mut rest = &mut *partials;
+            let parts = units.iter().map(|unit| (unit, take(&mut rest, len(unit))));
+            for_each(parallel, parts, |worker, (&(i, span), partial)| {
+                attend_span(isa, &kernel_task(&tasks[i]), span, &mut lock(&workers[worker]), partial);
+            });
+            let mut rest = &*partials;
+            for (task, out) in outputs {
+                let (partials, after) = rest.split_at(task.partial_len() * task.spans().len());
+                rest = after;
+                merge_spans(&task, partials, &mut lock(&workers[0]), out);
+            }
+        }
+        *key_pages = recycle(keys);
+        *value_pages = recycle(values);
+        self.order_rows(batch, heads, sized(rows, batch.rows() * self.output.cols()));
+        Ok(())
+    }
+
+    /// Cuts the batch into tasks and lists their pages.
+    fn list_tasks<'c>(
+        &self,
+        layer: usize,
+        batch: &Batch,
+        cache: &'c KvCache,
+        tasks: &mut Vec<Task>,
+        keys: &mut Vec<KvPage<'c>>,
+        values: &mut Vec<KvPage<'c>>,
+    ) -> Result<(), Error> {
         tasks.clear();
         for &entry in &batch.entries {
             for kv_head in 0..self.n_kv_heads {
                 let first_page = keys.len();
                 let positions = entry.first_position + entry.tokens;
-                cache.pages(entry.sequence, layer, kv_head, positions, &mut keys, &mut values)?;
+                cache.pages(entry.sequence, layer, kv_head, positions, keys, values)?;
                 let pages = first_page..keys.len();
                 tasks.extend((0..entry.tokens).step_by(TILE_TOKENS).map(|first| Task {
                     entry,
@@ -191,54 +245,63 @@ impl Attention {
                 }));
             }
         }
-        workers.resize_with(workers.len().max(parallel.threads()), Mutex::default);
+        Ok(())
+    }
 
-        let group = self.n_heads / self.n_kv_heads;
-        let (q_width, width) = (self.q.rows(), self.n_heads * self.value_dim);
-        let heads = sized(heads, batch.rows() * width);
-        let mut rest = &mut *heads;
-        let items = tasks.iter().map(|task| {
-            let (out, after) = mem::take(&mut rest).split_at_mut(task.tokens * group * self.value_dim);
-            rest = after;
-            (task, out)
-        });
-        for_each(parallel, items, |worker, (task, out)| {
-            let first_row = task.entry.first_row + task.first;
-            let task = AttentionTask {
-                q: &q[first_row * q_width..][..task.tokens * q_width],
-                q_stride: q_width,
-                q_offset: task.kv_head * group * self.key_dim,
-                group,
-                dk: self.key_dim,
-                dv: self.value_dim,
-                tokens: task.tokens,
-                first_position: task.entry.first_position + task.first,
-                window: self.window,
-                k: &keys[task.pages.clone()],
-                v: &values[task.pages.clone()],
-                scale: self.scale,
-            };
-            attend(isa, &task, &mut lock(&workers[worker]), out);
-        });
-        *key_pages = recycle(keys);
-        *value_pages = recycle(values);
+    fn group(&self) -> usize {
+        self.n_heads / self.n_kv_heads
+    }
 
-        let rows = sized(rows, batch.rows() * width);
-        let mut rest = rows;
+    fn out_len(&self, task: &Task) -> usize {
+        task.tokens * self.group() * self.value_dim
+    }
+
+    fn kernel_task<'t>(
+        &self,
+        task: &Task,
+        q: &'t [f32],
+        keys: &'t [KvPage<'t>],
+        values: &'t [KvPage<'t>],
+    ) -> AttentionTask<'t> {
+        let width = self.q.rows();
+        let first_row = task.entry.first_row + task.first;
+        AttentionTask {
+            q: &q[first_row * width..][..task.tokens * width],
+            q_stride: width,
+            q_offset: task.kv_head * self.group() * self.key_dim,
+            group: self.group(),
+            dk: self.key_dim,
+            dv: self.value_dim,
+            tokens: task.tokens,
+            first_position: task.entry.first_position + task.first,
+            window: self.window,
+            k: &keys[task.pages.clone()],
+            v: &values[task.pages.clone()],
+            scale: self.scale,
+        }
+    }
+
+    /// From the order of tasks, `[span][kv_head][token][group][value_dim]`, to `[row][head][value_dim]`.
+    fn order_rows(&self, batch: &Batch, heads: &[f32], rows: &mut [f32]) {
+        let (width, group_width) = (self.output.cols(), self.group() * self.value_dim);
         for entry in &batch.entries {
-            let (rows, after) = mem::take(&mut rest).split_at_mut(entry.tokens * width);
-            rest = after;
-            let heads = &heads[entry.first_row * width..][..entry.tokens * width];
-            let group_width = group * self.value_dim;
-            for (token, row) in rows.chunks_exact_mut(width).enumerate() {
+            let span = entry.first_row * width..(entry.first_row + entry.tokens) * width;
+            let heads = &heads[span.clone()];
+            for (token, row) in rows[span].chunks_exact_mut(width).enumerate() {
                 for (kv_head, out) in row.chunks_exact_mut(group_width).enumerate() {
                     let at = (kv_head * entry.tokens + token) * group_width;
                     out.copy_from_slice(&heads[at..][..group_width]);
                 }
             }
         }
-        Ok(())
     }
+}
+
+/// Splits the first `len` values off.
+fn take<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    let (first, after) = mem::take(rest).split_at_mut(len);
+    *rest = after;
+    first
 }
 
 /// An empty list of another lifetime in the same memory.

@@ -7,6 +7,7 @@ use crate::probe::{Point, Probe};
 use crate::rows::{TILE_ROWS, for_each, sized};
 use crate::span::{LogitsWanted, Span};
 use crate::{Error, ModelInfo};
+use quant_kernels::residual;
 use quant_kernels::rms_norm::rms_norm;
 use quant_kernels::rope::Rope;
 use quant_kernels::{Isa, Parallel};
@@ -139,19 +140,32 @@ impl Decoder {
         }
         cx.batch.rotate(&*cx.parallel, ropes);
         self.embed(cx, spans)?;
-        probe.record(Point::Embedding, &cx.buffers.stream[..rows * width], width);
+        if probe.wants(Point::Embedding) {
+            probe.record(Point::Embedding, &cx.buffers.stream[..rows * width], width);
+        }
         for (i, layer) in layers.iter().enumerate() {
             cx.norm(&layer.attn_norm, rows);
             match &layer.mixer {
                 Mixer::Attention(attention) => attention.forward(i, ropes, cx, cache)?,
             }
             cx.add_branch(rows * width);
+            // After the last mixer rows without logits serve nobody.
+            let rows = if i + 1 == layers.len() && !probe.wants(Point::LayerOutput(i)) {
+                cx.keep_wanted(width)
+            } else {
+                rows
+            };
             cx.norm(&layer.ffn_norm, rows);
             match &layer.feed_forward {
                 FeedForward::Gated(mlp) => mlp.forward(cx, rows)?,
             }
             cx.add_branch(rows * width);
-            probe.record(Point::LayerOutput(i), &cx.buffers.stream[..rows * width], width);
+            if probe.wants(Point::LayerOutput(i)) {
+                probe.record(Point::LayerOutput(i), &cx.buffers.stream[..rows * width], width);
+                if i + 1 == layers.len() {
+                    cx.keep_wanted(width);
+                }
+            }
         }
         self.head(cx, logits)
     }
@@ -167,7 +181,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// The head, on the wanted rows alone.
+    /// The head, on the wanted rows: the first of the residual stream by now.
     fn head(&self, cx: &mut Context, logits: &mut Vec<f32>) -> Result<(), Error> {
         let ModelInfo { n_embd: width, vocab, .. } = self.parts.info;
         let Context { kernels, parallel, activations, matmul, batch, buffers, .. } = cx;
@@ -177,10 +191,7 @@ impl Decoder {
         }
         let Buffers { stream, normed, .. } = buffers;
         let normed = sized(normed, count * width);
-        let norm = &self.parts.output_norm;
-        for (out, &row) in normed.chunks_exact_mut(width).zip(&batch.wanted) {
-            rms_norm(kernels.isa(), &stream[row * width..][..width], &norm.weight, norm.eps, out);
-        }
+        norm_rows(kernels.isa(), &**parallel, &self.parts.output_norm, &stream[..count * width], normed);
         logits.resize(count * vocab, 0.0);
         let mut projections = [self.parts.output.projection(logits)?];
         kernels.matmul(&**parallel, matmul, *activations, normed, count, &mut projections)?;
@@ -234,11 +245,16 @@ impl Context {
         let Buffers { stream, branch, .. } = &mut self.buffers;
         let tile = TILE_ROWS * 1024;
         let tiles = stream[..len].chunks_mut(tile).zip(branch[..len].chunks(tile));
-        for_each(&*self.parallel, tiles, |_, (stream, branch)| {
-            for (x, y) in stream.iter_mut().zip(branch) {
-                *x += y;
-            }
-        });
+        let isa = self.kernels.isa();
+        for_each(&*self.parallel, tiles, |_, (stream, branch)| residual::add(isa, stream, branch));
+    }
+
+    /// Moves the rows that get logits to the front of the residual stream and returns how many they are.
+    fn keep_wanted(&mut self, width: usize) -> usize {
+        for (to, &from) in self.batch.wanted.iter().enumerate() {
+            self.buffers.stream.copy_within(from * width..(from + 1) * width, to * width);
+        }
+        self.batch.wanted.len()
     }
 }
 

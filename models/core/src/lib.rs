@@ -1,3 +1,5 @@
+//! Loader, layers and decoder loop that every architecture is built from.
+//!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 

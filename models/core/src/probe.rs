@@ -23,6 +23,10 @@ impl fmt::Display for Point {
 
 /// Records activations.
 pub trait Probe {
+    /// Whether [`Probe::record`] shall be called for this point. Rows that get no logits are dropped in the last
+    /// layer unless its output is wanted.
+    fn wants(&self, point: Point) -> bool;
+
     /// Sees the residual stream at a point: `values` is `[row][width]`, the rows of all spans in order.
     fn record(&mut self, point: Point, values: &[f32], width: usize);
 }
@@ -32,5 +36,9 @@ pub trait Probe {
 pub struct NoProbe;
 
 impl Probe for NoProbe {
+    fn wants(&self, _point: Point) -> bool {
+        false
+    }
+
     fn record(&mut self, _point: Point, _values: &[f32], _width: usize) {}
 }

@@ -1,3 +1,5 @@
+//! The Llama architecture family.
+//!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 

@@ -57,6 +57,10 @@ pub struct Recorder {
 }
 
 impl Probe for Recorder {
+    fn wants(&self, _point: Point) -> bool {
+        true
+    }
+
     fn record(&mut self, point: Point, values: &[f32], _width: usize) {
         self.points.entry(point).or_default().extend_from_slice(values);
     }

@@ -14,9 +14,11 @@
 //! So the bits depend neither on how many tokens or heads a task holds nor on who computes which span.
 
 mod scalar;
+mod tile;
 
 use crate::Isa;
 use crate::exp::exp;
+use crate::simd;
 use half::f16;
 use std::ops::Range;
 
@@ -147,6 +149,7 @@ impl AttentionTask<'_> {
 #[derive(Debug, Default, Clone)]
 pub struct AttentionScratch {
     scores: Vec<f32>,
+    tile: tile::TileScratch,
     partial: Vec<f32>,
     merged: Vec<f32>,
 }
@@ -258,6 +261,9 @@ fn rows_of_span(
     scratch: &mut AttentionScratch,
     partial: &mut [f32],
 ) {
-    let _ = isa;
-    scalar::span(task, span, &mut scratch.scores, partial);
+    if isa == Isa::Scalar {
+        scalar::span(task, span, &mut scratch.scores, partial);
+    } else {
+        simd::dispatch(isa, tile::SpanKernel { task, span, scratch: &mut scratch.tile, partial });
+    }
 }

@@ -5,49 +5,43 @@
 //! value[i] = q[i] * d   (+ m, for the types with an offset)
 //! isum     = sum over 32 values of q[i] * x[i]                     exact in i32
 //! acc      = acc + (d * dx) * f32(isum)                            32 values after 32 values
-//! accm     = accm + (-m * dx) * f32(sum of x[i])                   the same for the offset
+//! accm     = accm + (-m * dx) * f32(sum of x[i])                   the offset is a minimum of -m
 //! out      = acc - accm
 //! ```
 //!
 //! No sum overflows, whatever the bytes: |isum| <= 128 * 128 * 32 = 2^19, and so it is exact in f32 as well.
 
 use super::blocks256::dot_i8;
+use super::unpacked::{Block, Sums};
 use crate::activations::Acts;
 
-/// Values of whole blocks of a type without offset: `unpack` gives the scale and the codes of a block.
-pub(crate) fn dequantize<const BYTES: usize, const LEN: usize>(
-    blocks: &[u8],
-    out: &mut [f32],
-    unpack: impl Fn(&[u8; BYTES]) -> (f32, [i8; LEN]),
-) {
-    for (block, out) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<LEN>().0) {
-        let (d, q) = unpack(block);
-        for (out, q) in out.iter_mut().zip(q) {
-            *out = f32::from(q) * d;
+/// A block unpacked; `LEN` is a multiple of 32, each 32 values being a contract block.
+pub(crate) struct CodeBlock<const LEN: usize> {
+    /// Scale.
+    pub d: f32,
+    /// Codes.
+    pub q: [i8; LEN],
+}
+
+impl<const LEN: usize> Block for CodeBlock<LEN> {
+    const LEN: usize = LEN;
+
+    fn values(&self, out: &mut [f32]) {
+        for (out, &q) in out.iter_mut().zip(&self.q) {
+            *out = f32::from(q) * self.d;
+        }
+    }
+
+    fn add_products(&self, b: usize, acts: &Acts, token: usize, sums: &mut Sums) {
+        for (i, q) in self.q.as_chunks::<32>().0.iter().enumerate() {
+            let b = b * (LEN / 32) + i;
+            let isum = dot_i8(q, acts.block(b, token, 32));
+            sums.acc += (self.d * acts.d[b * acts.tokens + token]) * isum as f32;
         }
     }
 }
 
-/// One row with one token for a type without offset. A block of more than 32 values is several contract blocks.
-pub(crate) fn dot<const BYTES: usize, const LEN: usize>(
-    row: &[u8],
-    acts: &Acts,
-    token: usize,
-    unpack: impl Fn(&[u8; BYTES]) -> (f32, [i8; LEN]),
-) -> f32 {
-    let mut acc = 0.0;
-    for (block, bytes) in row.as_chunks::<BYTES>().0.iter().enumerate() {
-        let (d, q) = unpack(bytes);
-        for (i, q) in q.as_chunks::<32>().0.iter().enumerate() {
-            let b = block * (LEN / 32) + i;
-            let dx = acts.d[b * acts.tokens + token];
-            acc += (d * dx) * dot_i8(q, acts.block(b, token, 32)) as f32;
-        }
-    }
-    acc
-}
-
-/// A block with an offset unpacked: value = q * d + m.
+/// A block with an offset unpacked.
 pub(crate) struct OffsetBlock {
     /// Scale.
     pub d: f32,
@@ -57,37 +51,22 @@ pub(crate) struct OffsetBlock {
     pub q: [i8; 32],
 }
 
-/// Values of whole blocks of a type with an offset.
-pub(crate) fn dequantize_offset<const BYTES: usize>(
-    blocks: &[u8],
-    out: &mut [f32],
-    unpack: impl Fn(&[u8; BYTES]) -> OffsetBlock,
-) {
-    for (block, out) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<32>().0) {
-        let w = unpack(block);
-        for (out, q) in out.iter_mut().zip(w.q) {
-            *out = f32::from(q) * w.d + w.m;
+impl Block for OffsetBlock {
+    const LEN: usize = 32;
+
+    fn values(&self, out: &mut [f32]) {
+        for (out, &q) in out.iter_mut().zip(&self.q) {
+            *out = f32::from(q) * self.d + self.m;
         }
     }
-}
 
-/// One row with one token for a type with an offset. The offset is a minimum of -m: accm sums -m, out subtracts it.
-pub(crate) fn dot_offset<const BYTES: usize>(
-    row: &[u8],
-    acts: &Acts,
-    token: usize,
-    unpack: impl Fn(&[u8; BYTES]) -> OffsetBlock,
-) -> f32 {
-    let (mut acc, mut accm) = (0.0, 0.0);
-    for (b, block) in row.as_chunks::<BYTES>().0.iter().enumerate() {
-        let w = unpack(block);
+    fn add_products(&self, b: usize, acts: &Acts, token: usize, sums: &mut Sums) {
         let at = b * acts.tokens + token;
         let dx = acts.d[at];
-        acc += (w.d * dx) * dot_i8(&w.q, acts.block(b, token, 32)) as f32;
+        sums.acc += (self.d * dx) * dot_i8(&self.q, acts.block(b, token, 32)) as f32;
         let sum: i32 = acts.sums[at * 2..][..2].iter().map(|&sum| i32::from(sum)).sum();
-        accm += (-w.m * dx) * sum as f32;
+        sums.accm += (-self.m * dx) * sum as f32;
     }
-    acc - accm
 }
 
 /// The 4-bit codes of a block: low nibbles are its first half, high nibbles its second half.
@@ -101,12 +80,52 @@ pub(crate) fn nibbles<const LEN: usize>(bytes: &[u8]) -> [u8; LEN] {
     q
 }
 
-/// The 5-bit codes of 32 values: [`nibbles`] plus a fifth bit from `high`, value 0 the lowest.
-pub(crate) fn five_bit_codes(bytes: &[u8], high: [u8; 4]) -> [u8; 32] {
-    let high = u32::from_le_bytes(high);
-    let mut q = nibbles::<32>(bytes);
+/// The inverse of [`nibbles`]; a fifth bit of a code is dropped.
+pub(crate) fn pack_nibbles(codes: &[u8], bytes: &mut [u8]) {
+    let (low, high) = codes.split_at(codes.len() / 2);
+    for ((low, high), byte) in low.iter().zip(high).zip(bytes) {
+        *byte = low & 15 | high << 4;
+    }
+}
+
+/// The 5-bit codes of 32 values: 4 bytes of fifth bits, value 0 the lowest, then [`nibbles`].
+pub(crate) fn five_bit_codes(bytes: &[u8; 20]) -> [u8; 32] {
+    let [h0, h1, h2, h3, low @ ..] = bytes;
+    let high = u32::from_le_bytes([*h0, *h1, *h2, *h3]);
+    let mut q = nibbles::<32>(low);
     for (i, q) in q.iter_mut().enumerate() {
         *q |= ((high >> i & 1) as u8) << 4;
     }
     q
+}
+
+/// The inverse of [`five_bit_codes`].
+pub(crate) fn pack_five_bit_codes(codes: &[u8; 32], bytes: &mut [u8]) {
+    let high = codes.iter().enumerate().fold(0, |high, (i, &q)| high | u32::from(q >> 4) << i);
+    bytes[..4].copy_from_slice(&high.to_le_bytes());
+    pack_nibbles(codes, &mut bytes[4..]);
+}
+
+/// The largest magnitude.
+pub(crate) fn amax(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |m, v| m.max(v.abs()))
+}
+
+/// The first value of largest magnitude, with its sign.
+pub(crate) fn extreme(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |m: f32, &v| if v.abs() > m.abs() { v } else { m })
+}
+
+/// 1 / d, or 0 for d = 0.
+pub(crate) fn inverse(d: f32) -> f32 {
+    if d == 0.0 { 0.0 } else { 1.0 / d }
+}
+
+/// Scale, offset and codes 0..=top of 32 values spread evenly from their minimum to their maximum.
+pub(crate) fn offset_codes(x: &[f32; 32], top: u8) -> (f32, f32, [u8; 32]) {
+    let min = x.iter().fold(f32::MAX, |m, &v| if v < m { v } else { m });
+    let max = x.iter().fold(f32::MIN, |m, &v| if v > m { v } else { m });
+    let d = (max - min) / f32::from(top);
+    let inverse = inverse(d);
+    (d, min, x.map(|x| (((x - min) * inverse + 0.5) as u8).min(top)))
 }

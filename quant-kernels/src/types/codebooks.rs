@@ -56,6 +56,12 @@ pub(crate) fn signed(magnitudes: &[u8], signs: u8, out: &mut [i8]) {
     }
 }
 
+/// Code of the E2M1 value nearest to `x` with the (halved) scale `d`, the lowest code on a tie.
+pub(crate) fn nearest_fp4(x: f32, d: f32) -> u8 {
+    let error = |code: usize| (f32::from(FP4_LEVELS[code]) * d - x).abs();
+    (1..16).fold(0, |best, code| if error(code) < error(best) { code } else { best }) as u8
+}
+
 /// Eight times (ternary value plus or minus 1/8): the integer codes of IQ1_S and IQ1_M.
 pub(crate) fn shifted_ternary(entry: &[u8; 8], negative: bool) -> [i8; 8] {
     let shift = if negative { -1 } else { 1 };

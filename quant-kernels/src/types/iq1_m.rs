@@ -1,4 +1,4 @@
-//! IQ1_M: 256 values in 56 bytes (1.75 bits per value): as IQ1_S, with a scale for each 16 and a shift for each 8 values.
+//! IQ1_M: 256 values in 56 bytes (1.75 bits per value): IQ1_S with a scale for each 16 and a shift for each 8.
 //!
 //! ```text
 //! bytes  0..32   low 8 bits of the codebook index of values 8 k .. 8 k + 8
@@ -13,7 +13,7 @@
 
 use super::blocks256::Block256;
 use super::codebooks::{IQ1, shifted_ternary};
-use super::{TypeKernels, blocks256, tile_by_dot};
+use super::{TypeKernels, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 use half::f16;
@@ -25,18 +25,18 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks256::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks256::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
 fn unpack(b: &[u8; 56]) -> Block256 {

@@ -1,4 +1,5 @@
-//! IQ1_S: 256 values in 50 bytes (1.5625 bits per value): 8 ternary values at a time from a codebook of 2048, shifted.
+//! IQ1_S: 256 values in 50 bytes (1.5625 bits per value): 8 ternary values at a time from a codebook of 2048,
+//! shifted.
 //!
 //! ```text
 //! bytes  0..2    d, f16
@@ -12,9 +13,9 @@
 //!
 //! Source: ggml, `block_iq1_s`, `iq1s_grid`, `IQ1S_DELTA`.
 
-use super::blocks256::{Block256, f16_to_f32};
+use super::blocks256::Block256;
 use super::codebooks::{IQ1, shifted_ternary};
-use super::{TypeKernels, blocks256, tile_by_dot};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 
@@ -25,22 +26,22 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks256::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks256::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
 fn unpack(b: &[u8; 50]) -> Block256 {
-    let mut w = Block256 { d: f16_to_f32(b[0], b[1]) * 0.125, scales: [0; 16], q: [0; 256] };
+    let mut w = Block256 { d: f16_at(b, 0) * 0.125, scales: [0; 16], q: [0; 256] };
     let words = b[34..].as_chunks::<2>().0.iter().map(|word| u16::from_le_bytes(*word));
     for ((word, scales), (indices, q)) in words
         .zip(w.scales.as_chunks_mut::<2>().0)

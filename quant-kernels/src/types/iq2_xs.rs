@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! bytes  0..2    d, f16
-//! bytes  2..66   32 u16 of 8 values each: bits 0..9 codebook index, bits 9..16 seven signs (the eighth makes them even)
+//! bytes  2..66   32 u16 of 8 values each: bits 0..9 codebook index, bits 9..16 seven signs (the eighth makes
+//!                them even)
 //! bytes 66..74   nibble k: scale of values 16 k .. 16 k + 16, low nibble first
 //! value = d * (0.5 + scale) / 4 * (+-magnitude) = d / 8 * (2 scale + 1) * (+-magnitude)
 //! ```
 //!
 //! Source: ggml, `block_iq2_xs`, `iq2xs_grid`.
 
-use super::blocks256::{Block256, f16_to_f32};
+use super::blocks256::Block256;
 use super::codebooks::{IQ2_XS, even_signs, signed};
-use super::{TypeKernels, blocks256, tile_by_dot};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 
@@ -22,23 +23,23 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks256::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks256::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
 fn unpack(b: &[u8; 74]) -> Block256 {
     let mut w = Block256 {
-        d: f16_to_f32(b[0], b[1]) * 0.125,
+        d: f16_at(b, 0) * 0.125,
         scales: std::array::from_fn(|k| 2 * (b[66 + k / 2] >> (k % 2 * 4) & 15) as i8 + 1),
         q: [0; 256],
     };

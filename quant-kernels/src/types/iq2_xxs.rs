@@ -10,9 +10,9 @@
 //!
 //! Source: ggml, `block_iq2_xxs`, `iq2xxs_grid`.
 
-use super::blocks256::{Block256, f16_to_f32};
+use super::blocks256::Block256;
 use super::codebooks::{IQ2_XXS, even_signs, signed};
-use super::{TypeKernels, blocks256, tile_by_dot};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 
@@ -23,22 +23,22 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks256::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks256::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
 fn unpack(b: &[u8; 66]) -> Block256 {
-    let mut w = Block256 { d: f16_to_f32(b[0], b[1]) * 0.125, scales: [0; 16], q: [0; 256] };
+    let mut w = Block256 { d: f16_at(b, 0) * 0.125, scales: [0; 16], q: [0; 256] };
     let groups = b[2..].as_chunks::<8>().0.iter().zip(w.q.as_chunks_mut::<32>().0);
     for ((group, q), scales) in groups.zip(w.scales.as_chunks_mut::<2>().0) {
         let [indices @ .., s0, s1, s2, s3] = *group;

@@ -3,15 +3,16 @@
 //! ```text
 //! bytes  0..2    d, f16
 //! bytes  2..66   codebook index of values 4 k .. 4 k + 4
-//! bytes 66..98   8 u32 of 32 values each: bits 0..28 four times 7 signs (the eighth makes them even), bits 28..32 scale
+//! bytes 66..98   8 u32 of 32 values each: bits 0..28 four times 7 signs (the eighth makes them even),
+//!                bits 28..32 scale
 //! value = d * (0.5 + scale) / 2 * (+-magnitude) = d / 4 * (2 scale + 1) * (+-magnitude)
 //! ```
 //!
 //! Source: ggml, `block_iq3_xxs`, `iq3xxs_grid`.
 
-use super::blocks256::{Block256, f16_to_f32};
+use super::blocks256::Block256;
 use super::codebooks::{IQ3_XXS, even_signs, signed};
-use super::{TypeKernels, blocks256, tile_by_dot};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 
@@ -22,22 +23,22 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks256::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks256::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
 fn unpack(b: &[u8; 98]) -> Block256 {
-    let mut w = Block256 { d: f16_to_f32(b[0], b[1]) * 0.25, scales: [0; 16], q: [0; 256] };
+    let mut w = Block256 { d: f16_at(b, 0) * 0.25, scales: [0; 16], q: [0; 256] };
     let words = b[66..].as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
     for ((word, scales), (indices, q)) in words
         .zip(w.scales.as_chunks_mut::<2>().0)

@@ -11,9 +11,9 @@
 //! Source: ggml, `block_iq4_xs`, `kvalues_iq4nl`.
 
 use super::blocks32::nibbles;
-use super::blocks256::{Block256, f16_to_f32};
+use super::blocks256::Block256;
 use super::codebooks::IQ4_LEVELS;
-use super::{TypeKernels, blocks256, tile_by_dot};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 
@@ -24,24 +24,24 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks256::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks256::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
 fn unpack(b: &[u8; 136]) -> Block256 {
     let high = u16::from_le_bytes([b[2], b[3]]);
     let mut w = Block256 {
-        d: f16_to_f32(b[0], b[1]),
+        d: f16_at(b, 0),
         scales: std::array::from_fn(|i| {
             let k = i / 2;
             let low = b[4 + k / 2] >> (k % 2 * 4) & 15;

@@ -10,9 +10,9 @@
 //!
 //! Source: OCP Microscaling Formats (MX) 1.0; ggml, `block_mxfp4`, `ggml_e8m0_to_fp32_half`.
 
-use super::blocks32::nibbles;
-use super::codebooks::FP4_LEVELS;
-use super::{TypeKernels, blocks32, tile_by_dot};
+use super::blocks32::{CodeBlock, amax, nibbles, pack_nibbles};
+use super::codebooks::{FP4_LEVELS, nearest_fp4};
+use super::{TypeKernels, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 
@@ -23,22 +23,35 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q32,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks32::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks32::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 17]) -> (f32, [i8; 32]) {
-    (half_scale(b[0]), nibbles(&b[1..]).map(|code| FP4_LEVELS[usize::from(code)]))
+/// Values to blocks, as ggml's `quantize_row_mxfp4_ref`: the exponent puts the largest magnitude between 4 and 8.
+pub fn quantize(x: &[f32], out: &mut [u8]) {
+    for (x, block) in x.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<17>().0) {
+        let amax = amax(x);
+        // The logarithm is rounded to f32 before it is rounded down, as in ggml; the cast clamps to 0..=255.
+        let log = libm::log2(f64::from(amax)) as f32;
+        let e = if amax > 0.0 { (log.floor() - 2.0 + 127.0) as u8 } else { 0 };
+        let d = half_scale(e);
+        block[0] = e;
+        pack_nibbles(&x.map(|x| nearest_fp4(x, d)), &mut block[1..]);
+    }
+}
+
+fn unpack(b: &[u8; 17]) -> CodeBlock<32> {
+    CodeBlock { d: half_scale(b[0]), q: nibbles(&b[1..]).map(|code| FP4_LEVELS[usize::from(code)]) }
 }
 
 /// 2^(e - 128), subnormal below e = 2.

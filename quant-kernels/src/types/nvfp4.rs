@@ -1,7 +1,7 @@
 //! NVFP4: 64 values in 36 bytes (4.5 bits per value): E2M1 floats with an E4M3 scale for each 16.
 //!
 //! ```text
-//! bytes 0..4    scale of values 16 s .. 16 s + 16: unsigned E4M3 (bias 7); 0 and 0x7F mean 0, bit 7 is ignored
+//! bytes 0..4    scale of values 16 s .. 16 s + 16: unsigned E4M3 (bias 7); 0x7F means 0; bit 7 is ignored
 //! bytes 4..36   codes, 8 bytes for 16 values: byte j holds value j (low nibble) and value j + 8 (high nibble)
 //! value = scale / 2 * level[code], the levels being doubled to be integers: 0 1 2 3 4 6 8 12 and negatives
 //! ```
@@ -11,10 +11,11 @@
 //!
 //! Source: ggml, `block_nvfp4`, `ggml_ue4m3_to_fp32`.
 
-use super::blocks32::nibbles;
+use super::blocks32::{amax, nibbles, pack_nibbles};
 use super::blocks256::dot_i8;
-use super::codebooks::FP4_LEVELS;
-use super::{TypeKernels, tile_by_dot};
+use super::codebooks::{FP4_LEVELS, nearest_fp4};
+use super::unpacked::{Block, Sums};
+use super::{TypeKernels, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 
@@ -25,37 +26,65 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q32,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    for (block, out) in blocks.as_chunks::<36>().0.iter().zip(out.as_chunks_mut::<64>().0) {
-        for ((d, q), out) in sub_blocks(block).zip(out.as_chunks_mut::<16>().0) {
-            *out = q.map(|q| f32::from(q) * d);
-        }
-    }
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    let mut acc = 0.0;
-    for (b, (d, q)) in row.as_chunks::<36>().0.iter().flat_map(sub_blocks).enumerate() {
-        let dx = acts.d[b / 2 * acts.tokens + token];
-        let x = &acts.block(b / 2, token, 32)[b % 2 * 16..][..16];
-        acc += (d * dx) * dot_i8(&q, x) as f32;
-    }
-    acc
+    unpacked::dot(row, acts, token, unpack)
 }
 
-/// Half the scale and the codes of each 16 values.
-fn sub_blocks(block: &[u8; 36]) -> impl Iterator<Item = (f32, [i8; 16])> {
-    let (scales, codes) = block.split_at(4);
-    scales
-        .iter()
-        .zip(codes.as_chunks::<8>().0)
-        .map(|(&scale, codes)| (half_scale(scale), nibbles(codes).map(|code| FP4_LEVELS[usize::from(code)])))
+/// Values to blocks, as ggml's `quantize_row_nvfp4_ref`: the scale maps the largest magnitude of 16 to 6.
+pub fn quantize(x: &[f32], out: &mut [u8]) {
+    for (x, block) in x.as_chunks::<64>().0.iter().zip(out.as_chunks_mut::<36>().0) {
+        let (scales, codes) = block.split_at_mut(4);
+        let codes = codes.as_chunks_mut::<8>().0;
+        for ((x, scale), codes) in x.as_chunks::<16>().0.iter().zip(scales).zip(codes) {
+            *scale = nearest_scale(amax(x) / 6.0);
+            let d = half_scale(*scale);
+            pack_nibbles(&x.map(|x| nearest_fp4(x, d)), codes);
+        }
+    }
+}
+
+/// A block unpacked.
+struct Nvfp4Block {
+    /// Half the scale of each 16 codes.
+    d: [f32; 4],
+    /// Codes.
+    q: [[i8; 16]; 4],
+}
+
+fn unpack(b: &[u8; 36]) -> Nvfp4Block {
+    let code = |code| FP4_LEVELS[usize::from(code)];
+    Nvfp4Block {
+        d: std::array::from_fn(|s| half_scale(b[s])),
+        q: std::array::from_fn(|s| nibbles(&b[4 + 8 * s..][..8]).map(code)),
+    }
+}
+
+impl Block for Nvfp4Block {
+    const LEN: usize = 64;
+
+    fn values(&self, out: &mut [f32]) {
+        for ((out, q), d) in out.as_chunks_mut::<16>().0.iter_mut().zip(&self.q).zip(self.d) {
+            *out = q.map(|q| f32::from(q) * d);
+        }
+    }
+
+    fn add_products(&self, b: usize, acts: &Acts, token: usize, sums: &mut Sums) {
+        for (s, (q, d)) in self.q.iter().zip(self.d).enumerate() {
+            let block = 2 * b + s / 2;
+            let x = &acts.block(block, token, 32)[s % 2 * 16..][..16];
+            sums.acc += (d * acts.d[block * acts.tokens + token]) * dot_i8(q, x) as f32;
+        }
+    }
 }
 
 /// Half of an unsigned E4M3 value. Every product here is exact.
@@ -70,4 +99,19 @@ fn half_scale(scale: u8) -> f32 {
     // 2^(exponent - 7) / 2
     let power = f32::from_bits((u32::from(exponent) + 127 - 8) << 23);
     (1.0 + mantissa / 8.0) * power
+}
+
+/// The unsigned E4M3 code of `x`, ties rounded up, as ggml's `ggml_fp32_to_ue4m3`: whatever would have the highest
+/// exponent (248 and more) becomes 448.
+fn nearest_scale(x: f32) -> u8 {
+    if x.is_nan() || x <= 0.0 {
+        return 0;
+    }
+    if x < 1.0 / 64.0 {
+        // Subnormal: multiples of 2^-9.
+        return ((x * 512.0 + 0.5) as u8).min(7);
+    }
+    // Exponent and three mantissa bits; the fourth rounds, and a carry moves on into the exponent.
+    let code = (x.to_bits() >> 19).div_ceil(2) - ((127 - 7) << 3);
+    if code >= 15 << 3 { 0x7E } else { code as u8 }
 }

@@ -10,10 +10,11 @@
 //!
 //! Source: ggml, `block_q1_0`.
 
-use super::blocks256::f16_to_f32;
-use super::{TypeKernels, blocks32, tile_by_dot};
+use super::blocks32::CodeBlock;
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
+use half::f16;
 
 /// The kernels of this type.
 pub fn kernels(_isa: Isa) -> TypeKernels {
@@ -22,20 +23,32 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q32,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks32::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks32::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 18]) -> (f32, [i8; 128]) {
-    (f16_to_f32(b[0], b[1]), std::array::from_fn(|i| if b[2 + i / 8] >> (i % 8) & 1 != 0 { 1 } else { -1 }))
+/// Values to blocks, as ggml's `quantize_row_q1_0_ref`: d is the mean magnitude.
+pub fn quantize(x: &[f32], out: &mut [u8]) {
+    for (x, block) in x.as_chunks::<128>().0.iter().zip(out.as_chunks_mut::<18>().0) {
+        let sum = x.iter().fold(0.0, |sum, x| sum + x.abs());
+        block[..2].copy_from_slice(&f16::from_f32(sum / 128.0).to_le_bytes());
+        for (byte, x) in block[2..].iter_mut().zip(x.as_chunks::<8>().0) {
+            *byte = (0..8).fold(0, |byte, i| byte | u8::from(x[i] >= 0.0) << i);
+        }
+    }
+}
+
+fn unpack(b: &[u8; 18]) -> CodeBlock<128> {
+    let q = std::array::from_fn(|i| if b[2 + i / 8] >> (i % 8) & 1 != 0 { 1 } else { -1 });
+    CodeBlock { d: f16_at(b, 0), q }
 }

@@ -10,10 +10,11 @@
 //!
 //! Source: ggml, `block_q2_0`.
 
-use super::blocks256::f16_to_f32;
-use super::{TypeKernels, blocks32, tile_by_dot};
+use super::blocks32::{CodeBlock, amax, inverse};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
+use half::f16;
 
 /// The kernels of this type.
 pub fn kernels(_isa: Isa) -> TypeKernels {
@@ -22,20 +23,34 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q32,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks32::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks32::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 18]) -> (f32, [i8; 64]) {
-    (f16_to_f32(b[0], b[1]), std::array::from_fn(|i| (b[2 + i / 4] >> (i % 4 * 2) & 3) as i8 - 1))
+/// Values to blocks, as ggml's `quantize_row_q2_0_ref`: d is the largest magnitude, so codes are 0, 1 and 2.
+pub fn quantize(x: &[f32], out: &mut [u8]) {
+    for (x, block) in x.as_chunks::<64>().0.iter().zip(out.as_chunks_mut::<18>().0) {
+        let d = amax(x);
+        let inverse = inverse(d);
+        block[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
+        let code = |x: f32| ((x * inverse).round() + 1.0) as u8;
+        for (byte, x) in block[2..].iter_mut().zip(x.as_chunks::<4>().0) {
+            *byte = (0..4).fold(0, |byte, i| byte | code(x[i]) << (2 * i));
+        }
+    }
+}
+
+fn unpack(b: &[u8; 18]) -> CodeBlock<64> {
+    let q = std::array::from_fn(|i| (b[2 + i / 4] >> (i % 4 * 2) & 3) as i8 - 1);
+    CodeBlock { d: f16_at(b, 0), q }
 }

@@ -10,8 +10,8 @@
 //!
 //! Source: ggml, `block_q2_K`.
 
-use super::blocks256::{Block256, MinBlock256, f16_to_f32, two_bit_codes};
-use super::{TypeKernels, blocks256, tile_by_dot};
+use super::blocks256::{Block256, MinBlock256, two_bit_codes};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 
@@ -22,28 +22,28 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks256::dequantize_min(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks256::dot_min(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
 fn unpack(b: &[u8; 84]) -> MinBlock256 {
     MinBlock256 {
         scaled: Block256 {
-            d: f16_to_f32(b[80], b[81]),
+            d: f16_at(b, 80),
             scales: std::array::from_fn(|i| (b[i] & 15) as i8),
             q: two_bit_codes(&b[16..80]).map(|q| q as i8),
         },
-        dmin: f16_to_f32(b[82], b[83]),
+        dmin: f16_at(b, 82),
         mins: std::array::from_fn(|i| b[i] >> 4),
     }
 }

@@ -11,8 +11,8 @@
 //!
 //! Source: ggml, `block_q3_K`.
 
-use super::blocks256::{Block256, f16_to_f32, two_bit_codes};
-use super::{TypeKernels, blocks256, tile_by_dot};
+use super::blocks256::{Block256, two_bit_codes};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
 
@@ -23,25 +23,25 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks256::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks256::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
 fn unpack(b: &[u8; 110]) -> Block256 {
     let low = two_bit_codes(&b[32..96]);
     let packed = &b[96..108];
     Block256 {
-        d: f16_to_f32(b[108], b[109]),
+        d: f16_at(b, 108),
         scales: std::array::from_fn(|k| {
             let low = packed[k % 8] >> (k / 8 * 4) & 15;
             let high = packed[8 + k % 4] >> (k / 4 * 2) & 3;

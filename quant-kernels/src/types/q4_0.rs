@@ -17,7 +17,7 @@ pub fn kernels(isa: Isa) -> TypeKernels {
         dot,
         tile: match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(proof) => crate::x86::avx2::legacy::q4_0_tile(proof),
+            Isa::Avx2(proof) => crate::x86::avx2::q4_0::tile(proof),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(proof) => crate::x86::avx512::q4_0::tile(proof),
             _ => |tile| tile_by_dot(dot, tile),

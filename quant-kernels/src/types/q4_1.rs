@@ -9,11 +9,11 @@
 //!
 //! Source: ggml, `block_q4_1`.
 
-use super::blocks32::{OffsetBlock, nibbles};
-use super::blocks256::f16_to_f32;
-use super::{TypeKernels, blocks32, tile_by_dot};
+use super::blocks32::{OffsetBlock, nibbles, offset_codes, pack_nibbles};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
+use half::f16;
 
 /// The kernels of this type.
 pub fn kernels(_isa: Isa) -> TypeKernels {
@@ -22,24 +22,30 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q32,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks32::dequantize_offset(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks32::dot_offset(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
+}
+
+/// Values to blocks, as ggml's `quantize_row_q4_1_ref`: the minimum becomes code 0, the maximum 15.
+pub fn quantize(x: &[f32], out: &mut [u8]) {
+    for (x, block) in x.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<20>().0) {
+        let (d, m, codes) = offset_codes(x, 15);
+        block[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
+        block[2..4].copy_from_slice(&f16::from_f32(m).to_le_bytes());
+        pack_nibbles(&codes, &mut block[4..]);
+    }
 }
 
 fn unpack(b: &[u8; 20]) -> OffsetBlock {
-    OffsetBlock {
-        d: f16_to_f32(b[0], b[1]),
-        m: f16_to_f32(b[2], b[3]),
-        q: nibbles::<32>(&b[4..]).map(|q| q as i8),
-    }
+    OffsetBlock { d: f16_at(b, 0), m: f16_at(b, 2), q: nibbles::<32>(&b[4..]).map(|q| q as i8) }
 }

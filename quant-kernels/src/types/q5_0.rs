@@ -9,11 +9,11 @@
 //!
 //! Source: ggml, `block_q5_0`.
 
-use super::blocks32::five_bit_codes;
-use super::blocks256::f16_to_f32;
-use super::{TypeKernels, blocks32, tile_by_dot};
+use super::blocks32::{CodeBlock, extreme, five_bit_codes, inverse, pack_five_bit_codes};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
+use half::f16;
 
 /// The kernels of this type.
 pub fn kernels(_isa: Isa) -> TypeKernels {
@@ -22,21 +22,32 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q32,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks32::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks32::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 22]) -> (f32, [i8; 32]) {
-    let q = five_bit_codes(&b[6..], [b[2], b[3], b[4], b[5]]);
-    (f16_to_f32(b[0], b[1]), q.map(|q| q as i8 - 16))
+/// Values to blocks, as ggml's `quantize_row_q5_0_ref`: the value of largest magnitude becomes code 0.
+pub fn quantize(x: &[f32], out: &mut [u8]) {
+    for (x, block) in x.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<22>().0) {
+        let d = extreme(x) / -16.0;
+        let inverse = inverse(d);
+        let codes = x.map(|x| ((x * inverse + 16.5) as u8).min(31));
+        block[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
+        pack_five_bit_codes(&codes, &mut block[2..]);
+    }
+}
+
+fn unpack(b: &[u8; 22]) -> CodeBlock<32> {
+    let [_, _, codes @ ..] = b;
+    CodeBlock { d: f16_at(b, 0), q: five_bit_codes(codes).map(|q| q as i8 - 16) }
 }

@@ -18,7 +18,7 @@ pub fn kernels(isa: Isa) -> TypeKernels {
         dot,
         tile: match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(proof) => crate::x86::avx2::k_quants::q6_k_tile(proof),
+            Isa::Avx2(proof) => crate::x86::avx2::q6_k::tile(proof),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(proof) => crate::x86::avx512::q6_k::tile(proof),
             _ => |tile| tile_by_dot(dot, tile),

@@ -16,7 +16,7 @@ pub fn kernels(isa: Isa) -> TypeKernels {
         dot,
         tile: match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(proof) => crate::x86::avx2::legacy::q8_0_tile(proof),
+            Isa::Avx2(proof) => crate::x86::avx2::q8_0::tile(proof),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(proof) => crate::x86::avx512::q8_0::tile(proof),
             _ => |tile| tile_by_dot(dot, tile),

@@ -10,12 +10,13 @@
 //!
 //! Source: ggml, `block_q8_1`.
 
-use super::blocks32;
-use super::blocks256::f16_to_f32;
+use super::blocks32::CodeBlock;
+use super::{f16_at, unpacked};
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks32::dequantize(blocks, out, |b: &[u8; 36]| {
-        (f16_to_f32(b[0], b[1]), std::array::from_fn::<_, 32, _>(|i| b[4 + i] as i8))
+    unpacked::dequantize(blocks, out, |b: &[u8; 36]| CodeBlock::<32> {
+        d: f16_at(b, 0),
+        q: std::array::from_fn(|i| b[4 + i] as i8),
     });
 }

@@ -10,11 +10,13 @@
 //!
 //! Source: ggml, `block_q8_K`.
 
-use super::blocks32;
+use super::blocks32::CodeBlock;
+use super::unpacked;
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks32::dequantize(blocks, out, |b: &[u8; 292]| {
-        (f32::from_le_bytes([b[0], b[1], b[2], b[3]]), std::array::from_fn::<_, 256, _>(|i| b[4 + i] as i8))
+    unpacked::dequantize(blocks, out, |b: &[u8; 292]| {
+        let d = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        CodeBlock::<256> { d, q: std::array::from_fn(|i| b[4 + i] as i8) }
     });
 }

@@ -8,15 +8,16 @@
 //! value = d * (digit - 1)
 //! ```
 //!
-//! A byte is the fraction 0.digits (base 3) times 256, rounded up: multiplying by 3^n modulo 256 drops n digits, and the
-//! next digit is what then carries over 256 when multiplied by 3.
+//! A byte is the fraction 0.digits (base 3) times 256, rounded up: multiplying by 3^n modulo 256 drops n digits,
+//! and the next digit is what then carries over 256 when multiplied by 3.
 //!
 //! Source: ggml, `block_tq1_0`.
 
-use super::blocks256::{Block256, f16_to_f32};
-use super::{TypeKernels, blocks256, tile_by_dot};
+use super::blocks256::{Block256, ternary_digits};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
+use half::f16;
 
 /// The kernels of this type.
 pub fn kernels(_isa: Isa) -> TypeKernels {
@@ -25,25 +26,42 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks256::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks256::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
+}
+
+/// Values to blocks, as ggml's `quantize_row_tq1_0_ref`: d is the largest magnitude.
+pub fn quantize(x: &[f32], out: &mut [u8]) {
+    for (x, block) in x.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<54>().0) {
+        let (d, values) = ternary_digits(x);
+        for (first, bytes, value, digits) in RUNS {
+            for (m, byte) in block[first..][..bytes].iter_mut().enumerate() {
+                // The fifth digit of a byte with four is 0.
+                let number = (0..5).fold(0, |n, digit| {
+                    n * 3 + if digit < digits { u32::from(values[value + digit * bytes + m]) } else { 0 }
+                });
+                *byte = (number * 256).div_ceil(243) as u8;
+            }
+        }
+        block[52..].copy_from_slice(&f16::from_f32(d).to_le_bytes());
+    }
 }
 
 /// Runs of bytes that store their digits together: first byte, number of bytes, first value, digits of each.
 const RUNS: [(usize, usize, usize, usize); 3] = [(0, 32, 0, 5), (32, 16, 160, 5), (48, 4, 240, 4)];
 
 fn unpack(b: &[u8; 54]) -> Block256 {
-    let mut w = Block256 { d: f16_to_f32(b[52], b[53]), scales: [1; 16], q: [0; 256] };
+    let mut w = Block256 { d: f16_at(b, 52), scales: [1; 16], q: [0; 256] };
     for (first, bytes, value, digits) in RUNS {
         let mut power = 1u8;
         for q in w.q[value..].chunks_exact_mut(bytes).take(digits) {

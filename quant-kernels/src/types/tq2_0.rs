@@ -1,17 +1,19 @@
 //! TQ2_0: 256 ternary values in 66 bytes (2.0625 bits per value): 2-bit codes with a scale.
 //!
 //! ```text
-//! bytes  0..64   codes 0..=2 (3 decodes too): each 32 bytes hold 128 values, bit pair j of byte l being value 32 j + l
+//! bytes  0..64   codes 0..=2 (3 decodes too): each 32 bytes hold 128 values, bit pair j of byte l being
+//!                value 32 j + l
 //! bytes 64..66   d, f16
 //! value = d * (code - 1)
 //! ```
 //!
 //! Source: ggml, `block_tq2_0`.
 
-use super::blocks256::{Block256, f16_to_f32, two_bit_codes};
-use super::{TypeKernels, blocks256, tile_by_dot};
+use super::blocks256::{Block256, ternary_digits, two_bit_codes};
+use super::{TypeKernels, f16_at, unpacked};
 use crate::activations::{ActKind, Acts};
 use crate::{GgmlType, Isa};
+use half::f16;
 
 /// The kernels of this type.
 pub fn kernels(_isa: Isa) -> TypeKernels {
@@ -20,20 +22,33 @@ pub fn kernels(_isa: Isa) -> TypeKernels {
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: |tile| tile_by_dot(dot, tile),
+        tile: |tile| unpacked::tile(tile, unpack),
     }
 }
 
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    blocks256::dequantize(blocks, out, unpack);
+    unpacked::dequantize(blocks, out, unpack);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    blocks256::dot(row, acts, token, unpack)
+    unpacked::dot(row, acts, token, unpack)
+}
+
+/// Values to blocks, as ggml's `quantize_row_tq2_0_ref`: d is the largest magnitude.
+pub fn quantize(x: &[f32], out: &mut [u8]) {
+    for (x, block) in x.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<66>().0) {
+        let (d, digits) = ternary_digits(x);
+        for (digits, bytes) in digits.as_chunks::<128>().0.iter().zip(block.as_chunks_mut::<32>().0) {
+            for (l, byte) in bytes.iter_mut().enumerate() {
+                *byte = (0..4).fold(0, |byte, j| byte | digits[32 * j + l] << (2 * j));
+            }
+        }
+        block[64..].copy_from_slice(&f16::from_f32(d).to_le_bytes());
+    }
 }
 
 fn unpack(b: &[u8; 66]) -> Block256 {
-    Block256 { d: f16_to_f32(b[64], b[65]), scales: [1; 16], q: two_bit_codes(&b[..64]).map(|q| q as i8 - 1) }
+    Block256 { d: f16_at(b, 64), scales: [1; 16], q: two_bit_codes(&b[..64]).map(|q| q as i8 - 1) }
 }

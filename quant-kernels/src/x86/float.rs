@@ -7,11 +7,11 @@
 use crate::matmul::Tile;
 
 /// Rows of a panel.
-const PANEL_ROWS: usize = 64;
+const PANEL_ROWS: usize = 128;
 /// Columns of a panel: the tokens of a micro-tile stay in L1 while the panel's rows stream from L2.
 const PANEL_COLS: usize = 1024;
 /// Tokens whose accumulators rest in memory at a time; they share one widening of the panel.
-const CHUNK_TOKENS: usize = 96;
+const CHUNK_TOKENS: usize = 192;
 /// Lanes of an accumulator.
 pub(super) const LANES: usize = 16;
 
@@ -155,6 +155,7 @@ unsafe fn block<M: Micro>(
             let groups = tokens.div_ceil(M::TOKENS);
             for g in 0..groups {
                 let (from, to) = (tokens * g / groups, tokens * (g + 1) / groups);
+                // Packed and aligned: a copy costs less than loads that straddle cache lines, row group by row group.
                 for (token, out) in (from..to).zip(group.chunks_exact_mut(width)) {
                     out[..panel_cols].copy_from_slice(&x[token * cols + first_col..][..panel_cols]);
                     out[panel_cols..].fill(0.0);

@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::sample::Pieces;
 use crate::{Error, SamplerConfig};
 use proptest::prelude::*;
+use quant_kernels::Isa;
 use quant_kernels::attention::KvPage;
 use quant_kvcache::{KvCache, KvType, LayerShape};
 use quant_models::{LogitsWanted, Span};
@@ -67,7 +68,7 @@ impl Backend for Simulated {
         for (span, len) in spans.iter().zip(lens) {
             cache.reserve(span.sequence, span.tokens.len())?;
             for (position, token) in (len..).zip(span.tokens) {
-                cache.write(span.sequence, 0, position, &[*token as f32], &[position as f32])?;
+                cache.write(Isa::Scalar, span.sequence, 0, position, &[*token as f32], &[position as f32])?;
                 let wanted = match span.logits {
                     LogitsWanted::None => false,
                     LogitsWanted::Last => position + 1 == len + span.tokens.len(),

@@ -124,11 +124,7 @@ pub(super) unsafe fn run<F: Format>(tile: &mut Tile<'_>) {
 #[inline]
 fn token<F: Format>(acts: &Acts, b: usize, t: usize) -> Token {
     let at = b * acts.tokens + t;
-    Token {
-        x: acts.q[at * F::LEN..].as_ptr(),
-        sums: acts.sums[at * (F::LEN / 16)..].as_ptr(),
-        d: acts.d[at],
-    }
+    Token { x: acts.q[at * F::LEN..].as_ptr(), sums: acts.sums[at * (F::LEN / 16)..].as_ptr(), d: acts.d[at] }
 }
 
 /// The f16 at `at` of each row, widened.
@@ -155,7 +151,7 @@ fn fold(acc: __m256, d: __m256, dx: f32, isum: __m256i) -> __m256 {
     _mm256_add_ps(acc, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(isum)))
 }
 
-/// The sum of the two or 16 values of `sums` that belong to a block of 32, times [`Format::OFFSET`].
+/// The sum of the codes of a block of 32 activations, from its two sums of 16, times [`Format::OFFSET`].
 ///
 /// # Safety
 /// Two values can be read.

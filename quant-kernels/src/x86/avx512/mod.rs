@@ -3,6 +3,7 @@
 
 pub(crate) mod activations;
 pub(crate) mod float;
+mod linear;
 mod load;
 mod panel;
 pub(crate) mod q4_0;

@@ -5,6 +5,7 @@
 //! memory: the next 16 rows are requested in file order meanwhile); many tokens use four panels, two tokens a step.
 //! The f32 state lives in memory so that the walk goes block by block with its panels in the first-level cache.
 
+use super::linear::{self, Linear};
 use super::load::Rows;
 use crate::matmul::Tile;
 use std::arch::x86_64::*;
@@ -109,12 +110,12 @@ const TOKENS: usize = 512;
 ///
 /// # Safety
 /// The CPU has the tier.
-pub(super) unsafe fn tile<F: Format>(tile: &mut Tile<'_>) {
+pub(super) unsafe fn tile<F: Format + Linear>(tile: &mut Tile<'_>) {
     // SAFETY: as the caller promises.
     unsafe {
         match tile.acts.tokens {
             0 => {}
-            1 => run::<F, 1, 1>(tile),
+            1 => linear::tile::<F>(tile),
             2..=8 => run::<F, 2, 4>(tile),
             _ => run::<F, 4, 2>(tile),
         }
@@ -294,7 +295,10 @@ fn super_block<const P: usize, const T: usize, const SUB: usize>(
         (&x.acts.q[at * 256..][..T * 256], &x.acts.sums[at * 16..][..T * 16], &x.acts.d[at..][..T]);
     let zero = _mm512_setzero_si512();
     let mut isum = [[zero; P]; T];
-    for j in 0..256 / SUB {
+    // Not a constant: unrolled, this loop and its loads would not fit the registers.
+    let values = x.values;
+    assert!(values <= 256, "a step has at most 256 values");
+    for j in 0..values / SUB {
         let mut dot = [[zero; P]; T];
         for k in 0..SUB / 4 {
             let k = j * (SUB / 4) + k;
@@ -317,25 +321,28 @@ fn super_block<const P: usize, const T: usize, const SUB: usize>(
             }
         }
     }
+    let mut sum = if minima { [[zero; P]; T] } else { isum };
+    for j in 0..values / 32 {
+        for t in 0..T {
+            // SAFETY: `j < 8`, so `t * 16 + 2 * j + 2 <= T * 16`, the length of `sums`.
+            let x = unsafe { broadcast(sums.as_ptr().add(t * 16 + 2 * j)) };
+            for p in 0..P {
+                sum[t][p] = _mm512_dpwssd_epi32(sum[t][p], load(&panels[p].sums[j]), x);
+            }
+        }
+    }
     for t in 0..T {
         let dx = _mm512_set1_ps(d[t]);
         for p in 0..P {
-            let panel = &panels[p];
-            let mut sum = if minima { zero } else { isum[t][p] };
-            for j in 0..8 {
-                // SAFETY: `t * 16 + 2 * j + 2 <= T * 16`, the length of `sums`.
-                let x = unsafe { broadcast(sums.as_ptr().add(t * 16 + 2 * j)) };
-                sum = _mm512_dpwssd_epi32(sum, load(&panel.sums[j]), x);
-            }
             let memory = &mut state[(t * P + p) * State::LEN..];
             let mut s = State::load(memory);
-            let scale = _mm512_mul_ps(load_f32(&panel.d[0]), dx);
+            let scale = _mm512_mul_ps(load_f32(&panels[p].d[0]), dx);
             if minima {
                 s.acc = _mm512_add_ps(s.acc, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(isum[t][p])));
-                let scale = _mm512_mul_ps(load_f32(&panel.dmin), dx);
-                s.accm = _mm512_add_ps(s.accm, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum)));
+                let scale = _mm512_mul_ps(load_f32(&panels[p].dmin), dx);
+                s.accm = _mm512_add_ps(s.accm, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum[t][p])));
             } else {
-                s.acc = _mm512_add_ps(s.acc, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum)));
+                s.acc = _mm512_add_ps(s.acc, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum[t][p])));
             }
             s.store(memory);
         }

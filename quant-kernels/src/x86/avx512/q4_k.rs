@@ -1,5 +1,6 @@
 //! Q4_K: nibbles are the codes; Q5_K shares the packed scales.
 
+use super::linear::{Linear, X, add_dwords, add_lanes, first_dwords, load, load_lanes, term};
 use super::load::{Rows, high_f16, high_nibbles, low_f16, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -71,3 +72,107 @@ pub(super) unsafe fn header(rows: Rows, panel: &mut Panel) {
 fn lane_bytes() -> __m512i {
     _mm512_setr4_epi32(0, 4, 8, 12)
 }
+
+impl Linear for Q4K {
+    const VALUES: usize = 256;
+    const BYTES: usize = 144;
+    const MINIMA: bool = true;
+    const PARTS: [usize; 3] = [256, 16, 0];
+
+    fn arrange(q: &[i8], sums: &[i16], parts: [&mut [u8]; 3]) {
+        arrange(q, sums, parts);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+        // SAFETY: as the caller promises.
+        unsafe { terms::<144>(w, x, |codes, _, _| [low_nibbles(codes), high_nibbles(codes)]) }
+    }
+}
+
+/// The activations of a block of Q4_K or Q5_K: sub-blocks in the order 0, 2, 1, 3, 4, 6, 5, 7, as the low and high
+/// nibbles of 64 bytes have them; the sums of sub-blocks.
+pub(super) fn arrange(q: &[i8], sums: &[i16], [codes, pairs, _]: [&mut [u8]; 3]) {
+    for (from, to) in [0, 2, 1, 3, 4, 6, 5, 7].into_iter().zip(codes.as_chunks_mut::<32>().0) {
+        *to = std::array::from_fn(|i| q[32 * from + i] as u8);
+    }
+    for (sums, pair) in sums.as_chunks::<2>().0.iter().zip(pairs.as_chunks_mut::<2>().0) {
+        *pair = (sums[0] + sums[1]).to_ne_bytes();
+    }
+}
+
+/// [`Linear::terms`] of Q4_K and Q5_K blocks of `BYTES` bytes, whose nibbles are the last 128. `codes(nibbles, block,
+/// half)` makes the codes of two sub-blocks from low and two from high nibbles.
+///
+/// # Safety
+/// As for [`Linear::terms`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) unsafe fn terms<const BYTES: usize>(
+    w: *const u8,
+    x: X,
+    codes: impl Fn(__m512i, *const u8, usize) -> [__m512i; 2],
+) -> [__m512; 2] {
+    let zero = _mm512_setzero_si512();
+    let (mut headers, mut quads, mut minima) = ([zero; 4], [zero; 4], [zero; 4]);
+    for i in 0..4 {
+        // SAFETY: the headers of blocks `4i..4i + 4`.
+        headers[i] = unsafe { load_lanes(w.add(4 * i * BYTES), BYTES) };
+        let packed = unpack_scales(headers[i]);
+        // SAFETY: the sums of these blocks, 16 bytes each.
+        let sums = unsafe { load(x.parts[1].add(64 * i)) };
+        minima[i] = _mm512_dpwssd_epi32(zero, _mm512_unpackhi_epi8(packed, zero), sums);
+        let mut dots = [zero; 4];
+        for (k, dot) in dots.iter_mut().enumerate() {
+            for half in 0..2 {
+                // SAFETY: 64 bytes of nibbles of block `4i + k`, and the activations that meet them.
+                let (nibbles, block, low, high) = unsafe {
+                    let block = w.add((4 * i + k) * BYTES);
+                    let x = x.parts[0].add((4 * i + k) * 256 + 128 * half);
+                    (load(block.add(BYTES - 128 + 64 * half)), block, load(x), load(x.add(64)))
+                };
+                let [a, b] = codes(nibbles, block, half);
+                let (a, b) = (_mm512_dpbusd_epi32(zero, a, low), _mm512_dpbusd_epi32(zero, b, high));
+                // Sums of four products fit i16, so one instruction scales two sub-blocks side by side.
+                // SAFETY: 64 bytes.
+                let spread = unsafe { load(SPREAD.0[k][half].as_ptr()) };
+                let scales = _mm512_maskz_permutexvar_epi8(0x5555_5555_5555_5555, spread, packed);
+                *dot = _mm512_dpwssd_epi32(*dot, _mm512_packs_epi32(a, b), scales);
+            }
+        }
+        quads[i] = add_lanes(dots);
+    }
+    let d = first_dwords(headers);
+    [term(low_f16(d), x, add_dwords(quads)), term(high_f16(d), x, add_dwords(minima))]
+}
+
+/// Headers of four blocks, one per 128-bit lane, to eight scales and eight minima as bytes in each lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn unpack_scales(headers: __m512i) -> __m512i {
+    let lanes = |a: u32, b: u32, c: u32, d: u32| _mm512_setr4_epi32(a as i32, b as i32, c as i32, d as i32);
+    // Dwords of the packed bytes: first scales, first minima, and twice the low nibbles of the others.
+    let low = _mm512_shuffle_epi8(headers, lanes(0x0706_0504, 0x0f0e_0d0c, 0x0b0a_0908, 0x0f0e_0d0c));
+    let low = _mm512_srlv_epi32(low, lanes(0, 0, 0, 4));
+    let low = _mm512_and_si512(low, lanes(0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f));
+    let high = _mm512_shuffle_epi8(headers, lanes(0x8080_8080, 0x0706_0504, 0x8080_8080, 0x0b0a_0908));
+    // low | (high >> 2 & 0x30)
+    _mm512_ternarylogic_epi32::<0xf8>(low, _mm512_srli_epi32::<2>(high), _mm512_set1_epi8(0x30))
+}
+
+#[repr(align(64))]
+struct Spread([[[u8; 64]; 2]; 4]);
+
+/// For block `k` of four and half `h`: where the scale of each packed sum lies (even bytes; odd ones become zero). In
+/// a 128-bit lane `l` the first four sums are of sub-block `4h + l / 2 * 2`, the others of the next one.
+static SPREAD: Spread = {
+    let mut table = [[[0u8; 64]; 2]; 4];
+    let mut i = 0;
+    while i < 4 * 2 * 32 {
+        let (k, half, word) = (i / 64, i / 32 % 2, i % 32);
+        table[k][half][2 * word] = (16 * k + 4 * half + word / 16 * 2 + word % 8 / 4) as u8;
+        i += 1;
+    }
+    Spread(table)
+};

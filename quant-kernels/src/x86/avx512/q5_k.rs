@@ -1,8 +1,9 @@
 //! Q5_K: Q4_K with a fifth bit from a plane of its own.
 
+use super::linear::{Linear, X};
 use super::load::{Rows, high_nibbles, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
-use super::q4_k::header;
+use super::q4_k;
 use crate::isa::Avx512;
 use crate::types::TileFn;
 use std::arch::x86_64::*;
@@ -23,7 +24,7 @@ impl Format for Q5K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn unpack(rows: Rows, _values: usize, panel: &mut Panel) {
         // SAFETY: the caller vouches for the 176 bytes of the block in every row.
-        unsafe { header(rows, panel) };
+        unsafe { q4_k::header(rows, panel) };
         for half in 0..2 {
             // SAFETY: as above.
             let mut plane = unsafe { rows.dwords4(16 + 16 * half) };
@@ -41,5 +42,36 @@ impl Format for Q5K {
                 }
             }
         }
+    }
+}
+
+impl Linear for Q5K {
+    const VALUES: usize = 256;
+    const BYTES: usize = 176;
+    const MINIMA: bool = true;
+    const PARTS: [usize; 3] = [256, 16, 0];
+
+    fn arrange(q: &[i8], sums: &[i16], parts: [&mut [u8]; 3]) {
+        q4_k::arrange(q, sums, parts);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+        let codes = |nibbles, block: *const u8, half| {
+            // SAFETY: the 32 bytes of fifth bits of a block that the caller of `terms` vouches for.
+            let plane = unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(block.add(16).cast())) };
+            // Bits 4h and 4h + 1 (first 32 bytes), 4h + 2 and 4h + 3 (the others) move to place 4 of their bytes.
+            let (low, high) = if half == 0 { ((4, 2), (3, 1)) } else { ((0, -2), (-1, -3)) };
+            let fifth = |(a, b): (i32, i32)| {
+                let by = _mm512_inserti64x4::<1>(_mm512_set1_epi32(a), _mm256_set1_epi32(b));
+                _mm512_rolv_epi32(plane, by)
+            };
+            // nibble | (bits & 16)
+            let join = |nibble, bits| _mm512_ternarylogic_epi32::<0xf8>(nibble, bits, _mm512_set1_epi8(16));
+            [join(low_nibbles(nibbles), fifth(low)), join(high_nibbles(nibbles), fifth(high))]
+        };
+        // SAFETY: as the caller promises.
+        unsafe { q4_k::terms::<176>(w, x, codes) }
     }
 }

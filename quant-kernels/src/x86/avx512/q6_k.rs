@@ -1,5 +1,6 @@
 //! Q6_K: unsigned 6-bit codes with an offset of 32, which becomes a product of scales and activation sums.
 
+use super::linear::{Linear, X, add_dwords, add_lanes, load, term};
 use super::load::{Rows, high_f16, high_nibbles, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -65,3 +66,95 @@ impl Format for Q6K {
         }
     }
 }
+
+impl Linear for Q6K {
+    const VALUES: usize = 256;
+    const BYTES: usize = 210;
+    const MINIMA: bool = false;
+    const PARTS: [usize; 3] = [256, 32, 0];
+
+    /// The codes, and -8 times their sums.
+    fn arrange(q: &[i8], sums: &[i16], [codes, offsets, _]: [&mut [u8]; 3]) {
+        for (q, code) in q.iter().zip(codes) {
+            *code = *q as u8;
+        }
+        for (sum, offset) in sums.iter().zip(offsets.as_chunks_mut::<2>().0) {
+            *offset = (-8 * sum).to_ne_bytes();
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+        let zero = _mm512_setzero_si512();
+        let mut quads = [zero; 4];
+        for i in 0..4 {
+            let mut dots = [zero; 4];
+            for (k, dot) in dots.iter_mut().enumerate() {
+                // SAFETY: block `4i + k` and its activations.
+                *dot = unsafe {
+                    let at = 4 * i + k;
+                    block_sums(w.add(210 * at), x.parts[0].add(256 * at), x.parts[1].add(32 * at))
+                };
+            }
+            quads[i] = add_lanes(dots);
+        }
+        // SAFETY: the last dword of each block.
+        let d = unsafe { Rows { base: w, stride: 210 }.dword(206) };
+        [term(high_f16(d), x, add_dwords(quads)), _mm512_setzero_ps()]
+    }
+}
+
+/// 16 partial sums of a block: codes times activations times sub-scales, the offset of 32 taken off.
+///
+/// # Safety
+/// The CPU has the tier; 210 bytes of the block, 256 of `x` and 32 of `offsets` can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn block_sums(block: *const u8, x: *const u8, offsets: *const u8) -> __m512i {
+    let zero = _mm512_setzero_si512();
+    // SAFETY: the caller vouches for the scales and the offsets.
+    let (scales, offsets) = unsafe {
+        let scales = _mm256_cvtepi8_epi16(_mm_loadu_si128(block.add(192).cast()));
+        let offsets = _mm512_zextsi256_si512(_mm256_loadu_si256(offsets.cast()));
+        (_mm512_zextsi256_si512(scales), offsets)
+    };
+    // 4 * scale times -8 * sum.
+    let mut dot = _mm512_dpwssd_epi32(zero, _mm512_slli_epi16::<2>(scales), offsets);
+    for half in 0..2 {
+        // SAFETY: the caller vouches for the block and for `x`.
+        let (nibbles, pairs, x0, x1) = unsafe {
+            let pairs = _mm256_loadu_si256(block.add(128 + 32 * half).cast());
+            let x = x.add(128 * half);
+            (load(block.add(64 * half)), _mm512_broadcast_i64x4(pairs), load(x), load(x.add(64)))
+        };
+        // The upper bits of values 0..32 and 32..64 (low nibbles), 64..96 and 96..128 (high ones) to places 4 and 5.
+        let shift = |a, b| {
+            let by = _mm512_inserti64x4::<1>(_mm512_set1_epi32(a), _mm256_set1_epi32(b));
+            _mm512_rolv_epi32(pairs, by)
+        };
+        let join = |nibble, bits| _mm512_ternarylogic_epi32::<0xf8>(nibble, bits, _mm512_set1_epi8(0x30));
+        let a = _mm512_dpbusd_epi32(zero, join(low_nibbles(nibbles), shift(4, 2)), x0);
+        let b = _mm512_dpbusd_epi32(zero, join(high_nibbles(nibbles), shift(0, -2)), x1);
+        // Sums of four products fit i16 (4 * 63 * 127). SAFETY: 64 bytes.
+        let spread = unsafe { load(SPREAD.0[half].as_ptr().cast()) };
+        let scales = _mm512_permutexvar_epi16(spread, scales);
+        dot = _mm512_dpwssd_epi32(dot, _mm512_packs_epi32(a, b), scales);
+    }
+    dot
+}
+
+#[repr(align(64))]
+struct Spread([[u16; 32]; 2]);
+
+/// Which sub-scale belongs to each packed sum of half `h`: in 128-bit lane `l` sub-blocks 8h + l and 8h + 4 + l.
+static SPREAD: Spread = {
+    let mut table = [[0u16; 32]; 2];
+    let mut i = 0;
+    while i < 64 {
+        let (half, word) = (i / 32, i % 32);
+        table[half][word] = (8 * half + word / 8 + word % 8 / 4 * 4) as u16;
+        i += 1;
+    }
+    Spread(table)
+};

@@ -1,45 +1,14 @@
-//! Q8_0 and Q4_0: blocks of 32 values with one scale.
+//! Q4_0: blocks of 32 values, nibbles with an offset of 8.
 
 use super::int8::{Format, Scales, run};
 use crate::isa::Avx2;
 use crate::types::TileFn;
 use std::arch::x86_64::*;
 
-/// The matmul of Q8_0 weights.
-pub(crate) fn q8_0_tile(_: Avx2) -> TileFn {
-    // SAFETY: the argument proves the tier.
-    |tile| unsafe { run::<Q8_0>(tile) }
-}
-
-/// The matmul of Q4_0 weights.
-pub(crate) fn q4_0_tile(_: Avx2) -> TileFn {
+/// The matmul of this type.
+pub(crate) fn tile(_: Avx2) -> TileFn {
     // SAFETY: the argument proves the tier.
     |tile| unsafe { run::<Q4_0>(tile) }
-}
-
-struct Q8_0;
-
-impl Format for Q8_0 {
-    const LEN: usize = 32;
-    const BYTES: usize = 34;
-    const D: usize = 0;
-    const SIGNED: bool = true;
-    const PAIRS: usize = 1;
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
-        let mut codes = [_mm256_setzero_si256(); 8];
-        // SAFETY: bytes 2..34 of the block.
-        codes[0] = unsafe { _mm256_loadu_si256(block.add(2).cast()) };
-        codes
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn scales(_: *const u8) -> Scales {
-        Scales { scales: _mm256_set1_epi16(1), mins: _mm256_setzero_si256() }
-    }
 }
 
 struct Q4_0;
