@@ -14,6 +14,7 @@ use std::time::Instant;
 /// Measure a model: tokens per second of prefill and decode at depths of context, the weights read, and what share
 /// of this machine's read bandwidth that is. Figures are medians.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Args {
     /// The model's GGUF file [default: the bundled demo model].
     model: Option<PathBuf>,

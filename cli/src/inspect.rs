@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 /// Show what is in a model file: its architecture, its types, its metadata, and what of it is supported.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Args {
     /// The model's GGUF file [default: the bundled demo model].
     model: Option<PathBuf>,
@@ -283,6 +284,7 @@ fn value_text(value: &Value<'_>) -> String {
             }
             format!("[{}]", entries.join(", "))
         }
+        Value::F32(x) => format!("{x:?}"),
         number => value_json(number).to_string(),
     }
 }
@@ -291,7 +293,8 @@ fn value_json(value: &Value<'_>) -> serde_json::Value {
     match value {
         Value::Str(text) => json!(text),
         Value::Bool(b) => json!(b),
-        Value::F32(x) => json!(x),
+        // The shortest decimal that is this f32: 1e-5, not 9.999999747378752e-6.
+        Value::F32(x) => json!(x.to_string().parse::<f64>().ok()),
         Value::F64(x) => json!(x),
         Value::Array(array) if array.len() <= JSON_ENTRIES => {
             array.values().map(|v| value_json(&v)).collect()

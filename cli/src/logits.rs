@@ -22,6 +22,7 @@ enum Positions {
 
 /// Write the logits after given tokens to a file: little-endian f32, one row of vocabulary size per position.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Args {
     /// The model's GGUF file.
     model: PathBuf,

@@ -41,7 +41,7 @@ Environment:
 ///
 /// The same file, prompt and seed give the same text for any number of threads, any batch and any CPU.
 #[derive(Debug, Parser)]
-#[command(name = "quant", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "quant", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

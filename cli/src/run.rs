@@ -28,6 +28,7 @@ const TOKENS: u32 = 512;
 /// and what it took. The prompt is the raw text: no chat template is applied. On a terminal, and if it is the
 /// built-in one, the prompt is shown in front of its continuation.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Args {
     /// The model's GGUF file [default: the bundled demo model].
     model: Option<PathBuf>,

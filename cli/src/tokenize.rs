@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 /// Show the tokens of a text: one line each with id and text.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Args {
     /// The model's GGUF file.
     model: PathBuf,

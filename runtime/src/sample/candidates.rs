@@ -47,6 +47,8 @@ pub(crate) struct Candidates {
     all: Vec<Candidate>,
     /// The first so many are the best so many, in order.
     ranked: usize,
+    /// The best one's logit.
+    max: f32,
 }
 
 impl Candidates {
@@ -57,12 +59,16 @@ impl Candidates {
     pub(crate) fn fill(&mut self, logits: &[f32]) -> Result<(), Error> {
         self.all.clear();
         self.ranked = 0;
+        let mut max = f32::NEG_INFINITY;
         for (id, &logit) in (0u32..).zip(logits) {
             check(id, logit)?;
-            if logit > f32::NEG_INFINITY {
-                self.all.push(Candidate::new(id, logit));
+            if logit > max {
+                max = logit;
             }
         }
+        self.max = max;
+        let candidates = (0u32..).zip(logits).filter(|(_, logit)| **logit > f32::NEG_INFINITY);
+        self.all.extend(candidates.map(|(id, &logit)| Candidate::new(id, logit)));
         if self.all.is_empty() { Err(Error::NoCandidate) } else { Ok(()) }
     }
 
@@ -87,8 +93,8 @@ impl Candidates {
     }
 
     /// The best one's logit.
-    pub(crate) fn max(&mut self) -> f32 {
-        self.best(1).first().map_or(0.0, |best| best.logit())
+    pub(crate) fn max(&self) -> f32 {
+        self.max
     }
 
     /// Keeps the best `n`, at least one.
@@ -106,6 +112,7 @@ impl Candidates {
         self.best(n);
         self.all.drain(..n);
         self.ranked = self.ranked.saturating_sub(n);
+        self.find_max();
     }
 
     /// Keeps those whose logit is at least `threshold`, and the best one.
@@ -119,10 +126,15 @@ impl Candidates {
     pub(crate) fn replace(&mut self, kept: Vec<Candidate>) {
         self.all = kept;
         self.ranked = 0;
+        self.find_max();
+    }
+
+    fn find_max(&mut self) {
+        self.max = self.best(1).first().map_or(f32::NEG_INFINITY, |best| best.logit());
     }
 
     /// The sum of all masses at a temperature; at least 2^40.
-    pub(crate) fn total(&mut self, temperature: f32) -> u64 {
+    pub(crate) fn total(&self, temperature: f32) -> u64 {
         let top = self.max() / temperature;
         self.all.iter().map(|c| mass(c.logit() / temperature, top)).sum()
     }

@@ -105,9 +105,11 @@ impl Sampler {
     /// # Errors
     /// [`Error::BadLogit`] for NaN or plus infinity, [`Error::NoCandidate`] if every token is banned.
     pub fn sample(&mut self, logits: &mut [f32], context: &Context<'_>) -> Result<u32, Error> {
-        // A NaN must not hide behind a ban.
-        for (id, &logit) in (0u32..).zip(&*logits) {
-            candidates::check(id, logit)?;
+        if !self.adjust.is_empty() {
+            // A NaN must not hide behind a ban.
+            for (id, &logit) in (0u32..).zip(&*logits) {
+                candidates::check(id, logit)?;
+            }
         }
         for step in &self.adjust {
             step.adjust(logits, context);
