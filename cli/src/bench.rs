@@ -142,7 +142,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.get(middle) {
-        Some(upper) if values.len() % 2 == 0 => (upper + values[middle - 1]) / 2.0,
+        Some(upper) if values.len().is_multiple_of(2) => (upper + values[middle - 1]) / 2.0,
         Some(middle) => *middle,
         None => 0.0,
     }
