@@ -83,6 +83,6 @@ mod tests {
         assert_eq!([count(999), count(5_770_000), count(70_600_000_000)], ["999", "5.77 M", "70.6 B"]);
         assert_eq!(duration(Duration::from_millis(34)), "34.0 ms");
         assert_eq!(duration(Duration::from_millis(2100)), "2.10 s");
-        assert_eq!(excerpt("a\u{1b}[1mb\nc", 6), "a\\u{1b}[1mb\\n...");
+        assert_eq!(excerpt("a\u{1b}[1mb\nc", 7), "a\\u{1b}[1mb\\n...");
     }
 }

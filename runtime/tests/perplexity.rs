@@ -59,7 +59,6 @@ fn recorded(gguf: &str) -> f64 {
 
 fn assert_equal(ours: f64, recorded: f64) {
     let off = (ours / recorded - 1.0).abs();
-    println!("perplexity {ours:.6}, recorded {recorded:.6}, {:.4} % off", 100.0 * off);
     assert!(off < 0.002, "perplexity {ours:.6} is {:.3} % off the recorded {recorded:.6}", 100.0 * off);
 }
 
