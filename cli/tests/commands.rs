@@ -188,7 +188,7 @@ fn inspect_tells_what_is_in_a_file() {
         "llama: supported",
         "6 layers, width 256",
         "token_embd.weight",
-        "Q8_0",
+        "q8_0",
         "8.50 bits",
         "general.architecture",
     ] {

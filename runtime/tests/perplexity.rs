@@ -2,6 +2,7 @@
 //!
 //! Chunks of 512 ids, the first of each replaced by the begin token; the logits at positions 256 to 510 are scored
 //! against the next id; KV cache in f16.
+#![allow(clippy::print_stdout, reason = "the figure is what a reader of the test wants")]
 
 use quant_runtime::{Engine, EngineOptions, LogitsWanted, Model};
 use std::ops::ControlFlow;

@@ -59,9 +59,6 @@ pub(super) unsafe fn tile<L: Linear>(tile: &mut Tile<'_>) {
         let bytes = &tile.weight[row * tile.row_bytes..][..rows * tile.row_bytes];
         let mut first = 0;
         for (unit, bytes) in bytes.chunks(16 * L::BYTES).enumerate() {
-            for line in (0..16 * L::BYTES).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(AHEAD + line).cast());
-            }
             let d = arranged[starts[3] + 4 * first..][..64].as_ptr();
             let part = |i: usize| arranged[starts[i] + L::PARTS[i] * first..][..16 * L::PARTS[i]].as_ptr();
             // SAFETY: 64 bytes, checked.
@@ -203,6 +200,16 @@ pub(super) unsafe fn load(p: *const u8) -> __m512i {
     unsafe { _mm512_loadu_si512(p.cast()) }
 }
 
+/// Requests the `BYTES` bytes that follow those at `p` after [`AHEAD`]. Kernels spread these calls over their work: many
+/// requests at once are slower than none.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn request<const BYTES: usize>(p: *const u8) {
+    for line in (0..BYTES).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD + line).cast());
+    }
+}
+
 /// 16 bytes at each of `p`, `p + step`, `p + 2 * step`, `p + 3 * step`, one per 128-bit lane.
 ///
 /// # Safety
@@ -215,6 +222,52 @@ pub(super) unsafe fn load_lanes(p: *const u8, step: usize) -> __m512i {
     let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(lane(0)), lane(1));
     let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(lane(2)), lane(3));
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+}
+
+/// The f16 at byte `AT` of 16 consecutive blocks of `BYTES` bytes. As `BYTES / 2` is odd, the 16 words have places of
+/// their own within the 64 bytes in which they lie, so masked loads collect them in one register.
+///
+/// # Safety
+/// The CPU has the tier; the blocks can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) unsafe fn scales<const BYTES: usize, const AT: usize>(w: *const u8) -> __m512 {
+    const { assert!(BYTES % 4 == 2 && AT.is_multiple_of(2)) };
+    let mut words = _mm512_setzero_si512();
+    for line in 0..(16 * BYTES).div_ceil(64) {
+        let mask = const { masks::<BYTES, AT>() }[line];
+        if mask != 0 {
+            // SAFETY: only words of scales are read, which lie in the blocks that the caller vouches for.
+            words = unsafe { _mm512_mask_loadu_epi16(words, mask, w.add(64 * line).cast()) };
+        }
+    }
+    let order = const { order::<BYTES, AT>() };
+    // SAFETY: 32 bytes.
+    let order = _mm512_castsi256_si512(unsafe { _mm256_loadu_si256(order.as_ptr().cast()) });
+    _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(order, words)))
+}
+
+/// Which words of each 64 bytes are scales.
+const fn masks<const BYTES: usize, const AT: usize>() -> [u32; 64] {
+    let mut masks = [0; 64];
+    let mut block = 0;
+    while block < 16 {
+        let at = BYTES * block + AT;
+        masks[at / 64] |= 1 << (at % 64 / 2);
+        block += 1;
+    }
+    masks
+}
+
+/// The word of each block's scale.
+const fn order<const BYTES: usize, const AT: usize>() -> [u16; 16] {
+    let mut order = [0; 16];
+    let mut block = 0;
+    while block < 16 {
+        order[block] = ((BYTES * block + AT) % 64 / 2) as u16;
+        block += 1;
+    }
+    order
 }
 
 /// Adds the 128-bit lanes of four registers: lane `i` of the result is the sum of the lanes of argument `i`.

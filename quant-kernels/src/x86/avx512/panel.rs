@@ -1,9 +1,8 @@
 //! One matmul for all int8 weight types: 16 rows of 256 values are unpacked into a [`Panel`], lane = row, and
 //! multiplied with the tokens by `vpdpbusd`, the activations broadcast from memory.
 //!
-//! A type brings only its unpacking ([`Format`]). One token uses each panel once (16 rows at a time, straight from
-//! memory: the next 16 rows are requested in file order meanwhile); many tokens use four panels, two tokens a step.
-//! The f32 state lives in memory so that the walk goes block by block with its panels in the first-level cache.
+//! A type brings only its unpacking ([`Format`]). Few tokens use two panels, many use four and two tokens a step; one
+//! token has kernels of its own ([`linear`]). The f32 state lives in memory so that the walk goes block by block with its panels in the first-level cache.
 
 use super::linear::{self, Linear};
 use super::load::Rows;
@@ -116,7 +115,8 @@ pub(super) unsafe fn tile<F: Format + Linear>(tile: &mut Tile<'_>) {
         match tile.acts.tokens {
             0 => {}
             1 => linear::tile::<F>(tile),
-            2..=8 => run::<F, 2, 4>(tile),
+            2..=3 => run::<F, 2, 2>(tile),
+            4..=8 => run::<F, 2, 4>(tile),
             _ => run::<F, 4, 2>(tile),
         }
     }

@@ -1,6 +1,6 @@
 //! Q4_0: nibbles are unsigned codes with an offset of 8.
 
-use super::linear::{Linear, X, add_dwords, load, load_lanes, term};
+use super::linear::{Linear, X, add_dwords, load, load_lanes, request, scales, term};
 use super::load::{Rows, high_nibbles, low_f16, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -59,6 +59,7 @@ impl Linear for Q4_0 {
     unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
         let mut quads = [_mm512_setzero_si512(); 4];
         for i in 0..4 {
+            request::<72>(w.wrapping_add(72 * i));
             // SAFETY: blocks `4i..4i + 4` of 16; 64 bytes of each part.
             unsafe {
                 let codes = load_lanes(w.add(72 * i + 2), 18);
@@ -67,8 +68,8 @@ impl Linear for Q4_0 {
                 quads[i] = _mm512_dpbusd_epi32(low, high_nibbles(codes), part(1));
             }
         }
-        // SAFETY: the first dword of each block.
-        let d = unsafe { Rows { base: w, stride: 18 }.dword(0) };
-        [term(low_f16(d), x, add_dwords(quads)), _mm512_setzero_ps()]
+        // SAFETY: 16 blocks.
+        let d = unsafe { scales::<18, 0>(w) };
+        [term(d, x, add_dwords(quads)), _mm512_setzero_ps()]
     }
 }

@@ -1,6 +1,6 @@
 //! Q4_K: nibbles are the codes; Q5_K shares the packed scales.
 
-use super::linear::{Linear, X, add_dwords, add_lanes, first_dwords, load, load_lanes, term};
+use super::linear::{Linear, X, add_dwords, add_lanes, first_dwords, load, load_lanes, request, term};
 use super::load::{Rows, high_f16, high_nibbles, low_f16, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -125,6 +125,7 @@ pub(super) unsafe fn terms<const BYTES: usize>(
         minima[i] = _mm512_dpwssd_epi32(zero, _mm512_unpackhi_epi8(packed, zero), sums);
         let mut dots = [zero; 4];
         for (k, dot) in dots.iter_mut().enumerate() {
+            request::<BYTES>(w.wrapping_add((4 * i + k) * BYTES));
             for half in 0..2 {
                 // SAFETY: 64 bytes of nibbles of block `4i + k`, and the activations that meet them.
                 let (nibbles, block, low, high) = unsafe {

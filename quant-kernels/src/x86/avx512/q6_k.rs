@@ -1,6 +1,6 @@
 //! Q6_K: unsigned 6-bit codes with an offset of 32, which becomes a product of scales and activation sums.
 
-use super::linear::{Linear, X, add_dwords, add_lanes, load, term};
+use super::linear::{Linear, X, add_dwords, add_lanes, load, request, scales, term};
 use super::load::{Rows, high_f16, high_nibbles, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -91,6 +91,7 @@ impl Linear for Q6K {
         for i in 0..4 {
             let mut dots = [zero; 4];
             for (k, dot) in dots.iter_mut().enumerate() {
+                request::<210>(w.wrapping_add((4 * i + k) * 210));
                 // SAFETY: block `4i + k` and its activations.
                 *dot = unsafe {
                     let at = 4 * i + k;
@@ -99,9 +100,9 @@ impl Linear for Q6K {
             }
             quads[i] = add_lanes(dots);
         }
-        // SAFETY: the last dword of each block.
-        let d = unsafe { Rows { base: w, stride: 210 }.dword(206) };
-        [term(high_f16(d), x, add_dwords(quads)), _mm512_setzero_ps()]
+        // SAFETY: 16 blocks.
+        let d = unsafe { scales::<210, 208>(w) };
+        [term(d, x, add_dwords(quads)), _mm512_setzero_ps()]
     }
 }
 

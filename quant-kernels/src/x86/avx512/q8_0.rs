@@ -1,6 +1,6 @@
 //! Q8_0: codes become unsigned by flipping their top bit.
 
-use super::linear::{Linear, X, add_dwords, add_lane_pairs, load, term};
+use super::linear::{Linear, X, add_dwords, add_lane_pairs, load, request, scales, term};
 use super::load::{Rows, low_f16};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -56,12 +56,12 @@ impl Linear for Q8_0 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
         let zero = _mm512_setzero_si512();
-        let (mut dots, mut lines) = ([zero; 8], [zero; 8]);
+        let mut dots = [zero; 8];
         for i in 0..8 {
+            request::<68>(w.wrapping_add(68 * i));
             // SAFETY: blocks `2i` and `2i + 1` of 16, 68 bytes together; 64 bytes of each part.
             unsafe {
                 let p = w.add(68 * i);
-                lines[i] = load(p);
                 let low = _mm512_castsi256_si512(_mm256_loadu_si256(p.add(2).cast()));
                 let codes = _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(p.add(36).cast()));
                 let codes = _mm512_xor_si512(codes, _mm512_set1_epi8(-128));
@@ -73,23 +73,8 @@ impl Linear for Q8_0 {
         for i in 0..4 {
             quads[i] = add_lane_pairs(dots[2 * i], dots[2 * i + 1]);
         }
-        [term(scales(lines), x, add_dwords(quads)), _mm512_setzero_ps()]
+        // SAFETY: 16 blocks.
+        let d = unsafe { scales::<34, 0>(w) };
+        [term(d, x, add_dwords(quads)), _mm512_setzero_ps()]
     }
-}
-
-/// The scales of 16 blocks: words 0 and 17 of each pair of blocks.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn scales(lines: [__m512i; 8]) -> __m512 {
-    // Words of a and, from 32 on, of b.
-    let pick = |words: [i16; 8]| {
-        // SAFETY: 16 bytes.
-        _mm512_castsi128_si512(unsafe { _mm_loadu_si128(words.as_ptr().cast()) })
-    };
-    let two = |a, b| _mm512_permutex2var_epi16(a, pick([0, 17, 32, 49, 0, 0, 0, 0]), b);
-    let four = |a, b| _mm512_permutex2var_epi16(a, pick([0, 1, 2, 3, 32, 33, 34, 35]), b);
-    let low = four(two(lines[0], lines[1]), two(lines[2], lines[3]));
-    let high = four(two(lines[4], lines[5]), two(lines[6], lines[7]));
-    let all = _mm256_inserti128_si256::<1>(_mm512_castsi512_si256(low), _mm512_castsi512_si128(high));
-    _mm512_cvtph_ps(all)
 }
