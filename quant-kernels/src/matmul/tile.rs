@@ -36,7 +36,7 @@ impl<'a, T> Shared<'a, T> {
 /// Per-worker buffers of the tile kernels, kept between calls.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Unpacked weight panel.
+    /// Bytes that a kernel lays out anew: activations in its order, the last rows of a ragged tile.
     pub panel: Vec<u8>,
     /// Accumulators of a tile.
     pub acc: Vec<f32>,

@@ -130,7 +130,7 @@ pub(super) unsafe fn tile<F: Format + Linear>(tile: &mut Tile<'_>) {
 unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
     let cols = tile.acts.cols;
     let mut panels = [Panel::ZERO; P];
-    let mut staged = Vec::new();
+    let mut staged = std::mem::take(&mut tile.scratch.panel);
     let mut acc = std::mem::take(&mut tile.scratch.acc);
     for first_token in (0..tile.acts.tokens).step_by(TOKENS) {
         let tokens = TOKENS.min(tile.acts.tokens - first_token);
@@ -183,6 +183,7 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
         }
     }
     tile.scratch.acc = acc;
+    tile.scratch.panel = staged;
 }
 
 /// Copies the next `bytes` bytes of the last rows of a tile, fewer than 16, so that 16 can be read.
