@@ -2,24 +2,18 @@
 
 use super::f32::dot_lanes;
 use super::{TypeKernels, tile_by_dot};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 use half::bf16;
 
 /// The kernels of this type.
-pub fn kernels(isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::BF16,
         acts: ActKind::F32,
         dequantize,
         dot,
-        tile: match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(proof) => crate::x86::avx512::float::bf16_tile(proof),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(proof) => crate::x86::avx2::float::bf16_tile(proof),
-            _ => |tile| tile_by_dot(dot, tile),
-        },
+        tile: |tile| tile_by_dot(dot, tile),
     }
 }
 

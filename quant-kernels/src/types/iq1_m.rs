@@ -14,12 +14,12 @@
 use super::blocks256::Block256;
 use super::codebooks::{IQ1, shifted_ternary};
 use super::{TypeKernels, unpacked};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 use half::f16;
 
 /// The kernels of this type.
-pub fn kernels(_isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::IQ1_M,
         acts: ActKind::Q256,

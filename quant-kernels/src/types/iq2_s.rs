@@ -14,11 +14,11 @@
 use super::blocks256::Block256;
 use super::codebooks::{IQ2_S, signed};
 use super::{TypeKernels, f16_at, unpacked};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 
 /// The kernels of this type.
-pub fn kernels(_isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::IQ2_S,
         acts: ActKind::Q256,

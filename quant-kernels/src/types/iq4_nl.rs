@@ -11,12 +11,12 @@
 use super::blocks32::{CodeBlock, extreme, inverse, nibbles, pack_nibbles};
 use super::codebooks::IQ4_LEVELS;
 use super::{TypeKernels, f16_at, unpacked};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 use half::f16;
 
 /// The kernels of this type.
-pub fn kernels(_isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::IQ4_NL,
         acts: ActKind::Q32,

@@ -63,42 +63,60 @@ pub struct TypeKernels {
     pub dequantize: DequantizeFn,
     /// The specification.
     pub dot: DotFn,
-    /// The matmul of this tier.
+    /// The matmul: in portable code as a type's file has it, replaced by the tier's own in [`table`].
     pub tile: TileFn,
 }
 
-/// Every type's kernels on one tier: the registry. A new type is one file and one line here.
+/// Every type's kernels on one tier: the registry. A new type is one file and one line here; a
+/// tier that has a matmul of its own for it lists that in its folder's `tile`.
 pub fn table(isa: Isa) -> Vec<TypeKernels> {
-    vec![
-        f32::kernels(isa),
-        f16::kernels(isa),
-        q4_0::kernels(isa),
-        q4_1::kernels(isa),
-        q5_0::kernels(isa),
-        q5_1::kernels(isa),
-        q8_0::kernels(isa),
-        q2_k::kernels(isa),
-        q3_k::kernels(isa),
-        q4_k::kernels(isa),
-        q5_k::kernels(isa),
-        q6_k::kernels(isa),
-        iq2_xxs::kernels(isa),
-        iq2_xs::kernels(isa),
-        iq3_xxs::kernels(isa),
-        iq1_s::kernels(isa),
-        iq4_nl::kernels(isa),
-        iq3_s::kernels(isa),
-        iq2_s::kernels(isa),
-        iq4_xs::kernels(isa),
-        iq1_m::kernels(isa),
-        bf16::kernels(isa),
-        tq1_0::kernels(isa),
-        tq2_0::kernels(isa),
-        mxfp4::kernels(isa),
-        nvfp4::kernels(isa),
-        q1_0::kernels(isa),
-        q2_0::kernels(isa),
-    ]
+    let mut table = vec![
+        f32::kernels(),
+        f16::kernels(),
+        q4_0::kernels(),
+        q4_1::kernels(),
+        q5_0::kernels(),
+        q5_1::kernels(),
+        q8_0::kernels(),
+        q2_k::kernels(),
+        q3_k::kernels(),
+        q4_k::kernels(),
+        q5_k::kernels(),
+        q6_k::kernels(),
+        iq2_xxs::kernels(),
+        iq2_xs::kernels(),
+        iq3_xxs::kernels(),
+        iq1_s::kernels(),
+        iq4_nl::kernels(),
+        iq3_s::kernels(),
+        iq2_s::kernels(),
+        iq4_xs::kernels(),
+        iq1_m::kernels(),
+        bf16::kernels(),
+        tq1_0::kernels(),
+        tq2_0::kernels(),
+        mxfp4::kernels(),
+        nvfp4::kernels(),
+        q1_0::kernels(),
+        q2_0::kernels(),
+    ];
+    for kernels in &mut table {
+        if let Some(tile) = tile_of(isa, kernels.ty) {
+            kernels.tile = tile;
+        }
+    }
+    table
+}
+
+/// A tier's own matmul of a type, if it has one.
+fn tile_of(isa: Isa, ty: GgmlType) -> Option<TileFn> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(proof) => crate::x86::avx2::tile(proof, ty),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(proof) => crate::x86::avx512::tile(proof, ty),
+        _ => None,
+    }
 }
 
 /// The little-endian f16 at byte `at` of a block.

@@ -13,11 +13,11 @@
 use super::blocks32::{CodeBlock, amax, nibbles, pack_nibbles};
 use super::codebooks::{FP4_LEVELS, nearest_fp4};
 use super::{TypeKernels, unpacked};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 
 /// The kernels of this type.
-pub fn kernels(_isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::MXFP4,
         acts: ActKind::Q32,

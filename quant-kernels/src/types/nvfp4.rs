@@ -16,11 +16,11 @@ use super::blocks256::dot_i8;
 use super::codebooks::{FP4_LEVELS, nearest_fp4};
 use super::unpacked::{Block, Sums};
 use super::{TypeKernels, unpacked};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 
 /// The kernels of this type.
-pub fn kernels(_isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::NVFP4,
         acts: ActKind::Q32,

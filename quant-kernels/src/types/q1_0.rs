@@ -12,12 +12,12 @@
 
 use super::blocks32::CodeBlock;
 use super::{TypeKernels, f16_at, unpacked};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 use half::f16;
 
 /// The kernels of this type.
-pub fn kernels(_isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::Q1_0,
         acts: ActKind::Q32,

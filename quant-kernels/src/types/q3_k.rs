@@ -13,11 +13,11 @@
 
 use super::blocks256::{Block256, two_bit_codes};
 use super::{TypeKernels, f16_at, unpacked};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 
 /// The kernels of this type.
-pub fn kernels(_isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::Q3_K,
         acts: ActKind::Q256,

@@ -2,26 +2,20 @@
 //! high nibbles are values 16..32, each with an offset of 8.
 
 use super::{TypeKernels, f16_at, tile_by_dot};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 
 const LEN: usize = GgmlType::Q4_0.block_len();
 const BYTES: usize = GgmlType::Q4_0.block_bytes();
 
 /// The kernels of this type.
-pub fn kernels(isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::Q4_0,
         acts: ActKind::Q32,
         dequantize,
         dot,
-        tile: match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(proof) => crate::x86::avx2::q4_0::tile(proof),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(proof) => crate::x86::avx512::q4_0::tile(proof),
-            _ => |tile| tile_by_dot(dot, tile),
-        },
+        tile: |tile| tile_by_dot(dot, tile),
     }
 }
 

@@ -11,12 +11,12 @@
 
 use super::blocks32::{OffsetBlock, nibbles, offset_codes, pack_nibbles};
 use super::{TypeKernels, f16_at, unpacked};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 use half::f16;
 
 /// The kernels of this type.
-pub fn kernels(_isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::Q4_1,
         acts: ActKind::Q32,

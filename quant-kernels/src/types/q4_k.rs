@@ -3,26 +3,20 @@
 //! low and high nibbles of bytes `32g..32g + 32`. A value is `d * scale * code - dmin * min`.
 
 use super::{TypeKernels, f16_at, tile_by_dot};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 
 const LEN: usize = GgmlType::Q4_K.block_len();
 const BYTES: usize = GgmlType::Q4_K.block_bytes();
 
 /// The kernels of this type.
-pub fn kernels(isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::Q4_K,
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(proof) => crate::x86::avx2::q4_k::tile(proof),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(proof) => crate::x86::avx512::q4_k::tile(proof),
-            _ => |tile| tile_by_dot(dot, tile),
-        },
+        tile: |tile| tile_by_dot(dot, tile),
     }
 }
 

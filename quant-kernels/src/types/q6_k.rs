@@ -3,26 +3,20 @@
 //! `32(r % 2) + l` (low for r < 2, high above) and its upper bits in byte `l`, bits `2r..2r + 2`; the offset is 32.
 
 use super::{TypeKernels, f16_at, tile_by_dot};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 
 const LEN: usize = GgmlType::Q6_K.block_len();
 const BYTES: usize = GgmlType::Q6_K.block_bytes();
 
 /// The kernels of this type.
-pub fn kernels(isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::Q6_K,
         acts: ActKind::Q256,
         dequantize,
         dot,
-        tile: match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(proof) => crate::x86::avx2::q6_k::tile(proof),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(proof) => crate::x86::avx512::q6_k::tile(proof),
-            _ => |tile| tile_by_dot(dot, tile),
-        },
+        tile: |tile| tile_by_dot(dot, tile),
     }
 }
 

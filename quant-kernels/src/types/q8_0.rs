@@ -1,26 +1,20 @@
 //! Q8_0: blocks of 32 values, 34 bytes: f16 scale, then 32 signed codes.
 
 use super::{TypeKernels, f16_at, tile_by_dot};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 
 const LEN: usize = GgmlType::Q8_0.block_len();
 const BYTES: usize = GgmlType::Q8_0.block_bytes();
 
 /// The kernels of this type.
-pub fn kernels(isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::Q8_0,
         acts: ActKind::Q32,
         dequantize,
         dot,
-        tile: match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(proof) => crate::x86::avx2::q8_0::tile(proof),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(proof) => crate::x86::avx512::q8_0::tile(proof),
-            _ => |tile| tile_by_dot(dot, tile),
-        },
+        tile: |tile| tile_by_dot(dot, tile),
     }
 }
 

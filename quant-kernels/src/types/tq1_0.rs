@@ -15,12 +15,12 @@
 
 use super::blocks256::{Block256, ternary_digits};
 use super::{TypeKernels, f16_at, unpacked};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 use half::f16;
 
 /// The kernels of this type.
-pub fn kernels(_isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::TQ1_0,
         acts: ActKind::Q256,

@@ -11,12 +11,12 @@
 
 use super::blocks256::{Block256, ternary_digits, two_bit_codes};
 use super::{TypeKernels, f16_at, unpacked};
+use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
-use crate::{GgmlType, Isa};
 use half::f16;
 
 /// The kernels of this type.
-pub fn kernels(_isa: Isa) -> TypeKernels {
+pub fn kernels() -> TypeKernels {
     TypeKernels {
         ty: GgmlType::TQ2_0,
         acts: ActKind::Q256,

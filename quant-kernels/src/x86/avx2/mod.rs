@@ -9,3 +9,22 @@ pub(crate) mod q5_k;
 pub(crate) mod q6_k;
 pub(crate) mod q8_0;
 pub(crate) mod simd;
+
+use crate::GgmlType;
+use crate::isa::Avx2;
+use crate::types::TileFn;
+
+/// The matmul of a type on this tier.
+pub(crate) fn tile(proof: Avx2, ty: GgmlType) -> Option<TileFn> {
+    Some(match ty {
+        GgmlType::F32 => float::f32_tile(proof),
+        GgmlType::F16 => float::f16_tile(proof),
+        GgmlType::BF16 => float::bf16_tile(proof),
+        GgmlType::Q4_0 => q4_0::tile(proof),
+        GgmlType::Q8_0 => q8_0::tile(proof),
+        GgmlType::Q4_K => q4_k::tile(proof),
+        GgmlType::Q5_K => q5_k::tile(proof),
+        GgmlType::Q6_K => q6_k::tile(proof),
+        _ => return None,
+    })
+}
