@@ -17,6 +17,7 @@ pub mod silu;
 mod simd;
 pub mod softmax;
 pub mod store_f16;
+pub mod top_k;
 pub mod types;
 #[cfg(target_arch = "x86_64")]
 mod x86;
