@@ -101,6 +101,30 @@ impl Acts {
         }
     }
 
+    /// Becomes the given rows of `all`, in the order given.
+    pub(crate) fn gather(&mut self, all: &Self, rows: impl ExactSizeIterator<Item = usize> + Clone) {
+        let (tokens, cols) = (rows.len(), all.cols);
+        (self.kind, self.tokens, self.cols) = (all.kind, tokens, cols);
+        let len = all.kind.map_or(1, ActKind::block_len);
+        if len == 1 {
+            self.x.clear();
+            rows.for_each(|row| self.x.extend_from_slice(&all.x[row * cols..][..cols]));
+            return;
+        }
+        let (blocks, sums) = (cols / len, len / 16);
+        self.q.clear();
+        self.d.clear();
+        self.sums.clear();
+        for b in 0..blocks {
+            for row in rows.clone() {
+                let at = b * all.tokens + row;
+                self.q.extend_from_slice(&all.q[at * len..][..len]);
+                self.sums.extend_from_slice(&all.sums[at * sums..][..sums]);
+                self.d.push(all.d[at]);
+            }
+        }
+    }
+
     /// Quantizes one block by the contract and returns its scale: amax over the block; not finite: NaN and
     /// codes 0; below 2^-100: 0 and codes 0; else d = amax / 127 and q = round_ties_even(x * (127 / amax)).
     pub fn quantize_block(x: &[f32], q: &mut [i8], sums: &mut [i16]) -> f32 {
@@ -138,7 +162,7 @@ impl Acts {
 pub const TINY: f32 = f32::from_bits((127 - 100) << 23);
 
 /// Inputs of at most this many values are quantized on the calling thread.
-const SERIAL_VALUES: usize = 1 << 14;
+pub(crate) const SERIAL_VALUES: usize = 1 << 14;
 
 /// The version of [`Acts::quantize_block`] for a tier, equal bit for bit.
 fn quantizer(isa: Isa) -> fn(&[f32], &mut [i8], &mut [i16]) -> f32 {

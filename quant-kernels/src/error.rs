@@ -50,6 +50,14 @@ pub enum Error {
         /// The value, as text.
         value: String,
     },
+    /// A route to an expert that there is none of.
+    #[error("a token is routed to expert {id}, but there are {experts}")]
+    Expert {
+        /// The expert asked for.
+        id: u32,
+        /// Experts there are.
+        experts: usize,
+    },
     /// The system refused a thread.
     #[error("can't start {wanted} threads: {reason}; ask for fewer")]
     Threads {

@@ -28,8 +28,12 @@ pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32) {
 }
 
 fn scale(isa: Isa, x: &[f32], eps: f32) -> f32 {
-    let squares = simd::dispatch(isa, SumOfSquares { x });
-    1.0 / (squares / x.len() as f32 + eps).sqrt()
+    1.0 / (sum_of_squares(isa, x) / x.len() as f32 + eps).sqrt()
+}
+
+/// By lanes (index mod 16), multiply then add, and the tree.
+pub(crate) fn sum_of_squares(isa: Isa, x: &[f32]) -> f32 {
+    simd::dispatch(isa, SumOfSquares { x })
 }
 
 struct SumOfSquares<'a> {

@@ -1,13 +1,16 @@
 //! Matrix times activations: several weights with one input are one call, one quantization, one parallel region.
 
+mod experts;
 mod tile;
 
+pub use experts::{ExpertProjection, Routes, combine_experts};
 pub(crate) use tile::Shared;
 pub use tile::{Scratch, Tile};
 
 use crate::activations::{ActKind, Acts};
 use crate::types::TypeKernels;
 use crate::{Error, GgmlType, Kernels, Parallel};
+use experts::ExpertScratch;
 use std::sync::{Mutex, PoisonError};
 
 /// How activations are treated.
@@ -89,6 +92,7 @@ pub struct Projection<'a> {
 pub struct MatmulScratch {
     acts: [Acts; 3],
     workers: Vec<Mutex<Worker>>,
+    experts: ExpertScratch,
 }
 
 /// What one worker keeps between tasks.
@@ -115,6 +119,8 @@ struct Job<'a> {
     weight: Weight<'a>,
     bias: Option<&'a [f32]>,
     out: Shared<'a, f32>,
+    /// The output row of each token, if not in order.
+    out_tokens: Option<&'a [u32]>,
     acts: &'a Acts,
     kernels: &'a TypeKernels,
     /// Set in the reference mode: the kernels of dequantized rows.
@@ -169,17 +175,14 @@ impl Kernels {
         p: &Projection<'_>,
     ) -> Result<ActKind, Error> {
         let Weight { ty, rows, cols, .. } = p.weight;
-        let kernels = self.of(ty).ok_or(Error::NoKernel { ty })?;
+        let plan = self.plan(activations, ty).ok_or(Error::NoKernel { ty })?;
         let check = |what, expected: usize, got: usize| {
             if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
         };
         check("matmul input", tokens.saturating_mul(cols), x.len())?;
         check("matmul output", tokens.saturating_mul(rows), p.out.len())?;
         check("matmul bias", rows, p.bias.map_or(rows, <[f32]>::len))?;
-        Ok(match activations {
-            Activations::Auto => kernels.acts,
-            Activations::F32 => ActKind::F32,
-        })
+        Ok(plan.kind)
     }
 
     fn job<'a>(
@@ -188,20 +191,35 @@ impl Kernels {
         acts: &'a [Acts; 3],
         p: &'a mut Projection<'_>,
     ) -> Option<Job<'a>> {
-        let kernels = self.of(p.weight.ty)?;
+        let Plan { kind, kernels, reference } = self.plan(activations, p.weight.ty)?;
+        Some(Job {
+            weight: p.weight,
+            bias: p.bias,
+            out: Shared::new(p.out),
+            out_tokens: None,
+            acts: &acts[kind as usize],
+            kernels,
+            reference,
+        })
+    }
+}
+
+/// How a projection is computed.
+struct Plan<'a> {
+    kind: ActKind,
+    kernels: &'a TypeKernels,
+    reference: Option<&'a TypeKernels>,
+}
+
+impl Kernels {
+    fn plan(&self, activations: Activations, ty: GgmlType) -> Option<Plan<'_>> {
+        let kernels = self.of(ty)?;
         let reference = match activations {
             Activations::F32 if kernels.acts != ActKind::F32 => self.of(GgmlType::F32),
             _ => None,
         };
         let kind = if reference.is_some() { ActKind::F32 } else { kernels.acts };
-        Some(Job {
-            weight: p.weight,
-            bias: p.bias,
-            out: Shared::new(p.out),
-            acts: &acts[kind as usize],
-            kernels,
-            reference,
-        })
+        Some(Plan { kind, kernels, reference })
     }
 }
 
@@ -243,6 +261,7 @@ impl Job<'_> {
             bias: self.bias.map(|bias| &bias[first..first + rows]),
             first_row: first,
             stride: self.weight.rows,
+            out_tokens: self.out_tokens,
         };
         let Some(float) = self.reference else {
             return (self.kernels.tile)(&mut tile);
