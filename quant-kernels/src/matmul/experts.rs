@@ -96,11 +96,11 @@ impl Kernels {
         for p in projections.iter() {
             needed[self.checked_experts(activations, x, rows, routes, p)? as usize] = true;
         }
-        let MatmulScratch { acts, workers, experts } = scratch;
+        let MatmulScratch { acts, workers, experts, .. } = scratch;
         experts.group(routes);
         for kind in [ActKind::F32, ActKind::Q32, ActKind::Q256] {
             if needed[kind as usize] {
-                acts[kind as usize].quantize(self.isa(), parallel, kind, x, rows, cols);
+                acts[kind as usize].quantize(self.isa(), parallel, kind, x, None, cols);
                 experts.gather(parallel, &acts[kind as usize], kind, routes, rows);
             }
         }

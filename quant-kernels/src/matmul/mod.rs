@@ -7,7 +7,7 @@ pub use experts::{ExpertProjection, Routes, combine_experts};
 pub(crate) use tile::Shared;
 pub use tile::{Scratch, Tile};
 
-use crate::activations::{ActKind, Acts};
+use crate::activations::{ActKind, Acts, Input, RowNorm, norm_scales};
 use crate::types::TypeKernels;
 use crate::{Error, GgmlType, Kernels, Parallel};
 use experts::ExpertScratch;
@@ -91,6 +91,8 @@ pub struct Projection<'a> {
 #[derive(Debug, Default)]
 pub struct MatmulScratch {
     acts: [Acts; 3],
+    /// The factor of each row, where the input has a norm.
+    norms: Vec<f32>,
     workers: Vec<Mutex<Worker>>,
     experts: ExpertScratch,
 }
@@ -128,40 +130,47 @@ struct Job<'a> {
 }
 
 impl Kernels {
-    /// Multiplies every projection's weight with the same input `x`, `[tokens][cols]`.
+    /// Multiplies every projection's weight with the same input `x`, `[tokens][cols]`; an [`Input`] with a norm is
+    /// normed on the way, row by row, with the bits of [`crate::rms_norm::rms_norm`] before the call.
     ///
     /// Bits do not depend on `parallel`, on the tier, or on how tokens are batched.
     ///
     /// # Errors
     /// Shapes that do not fit, or a type without arithmetic.
-    pub fn matmul(
+    pub fn matmul<'x>(
         &self,
         parallel: &dyn Parallel,
         scratch: &mut MatmulScratch,
         activations: Activations,
-        x: &[f32],
+        x: impl Into<Input<'x>>,
         tokens: usize,
         projections: &mut [Projection<'_>],
     ) -> Result<(), Error> {
+        let input = x.into();
         let mut needed = [false; 3];
         for p in projections.iter() {
-            needed[self.checked(activations, x, tokens, p)? as usize] = true;
+            needed[self.checked(activations, input, tokens, p)? as usize] = true;
         }
         let Some(cols) = projections.first().map(|p| p.weight.cols) else { return Ok(()) };
+        let MatmulScratch { acts, norms, workers, .. } = scratch;
+        let norm = input.norm.map(|norm| {
+            norm_scales(self.isa(), parallel, input.x, cols, norm.eps, norms);
+            RowNorm { weight: norm.weight, scales: norms }
+        });
         for kind in [ActKind::F32, ActKind::Q32, ActKind::Q256] {
             if needed[kind as usize] {
-                scratch.acts[kind as usize].quantize(self.isa(), parallel, kind, x, tokens, cols);
+                acts[kind as usize].quantize(self.isa(), parallel, kind, input.x, norm, cols);
             }
         }
-        if scratch.workers.len() < parallel.threads() {
-            scratch.workers.resize_with(parallel.threads(), Mutex::default);
+        if workers.len() < parallel.threads() {
+            workers.resize_with(parallel.threads(), Mutex::default);
         }
         for group in projections.chunks_mut(GROUP) {
             let mut jobs = [None; GROUP];
             for (job, p) in jobs.iter_mut().zip(group) {
-                *job = self.job(activations, &scratch.acts, p);
+                *job = self.job(activations, acts, p);
             }
-            run(parallel, &scratch.workers, &jobs);
+            run(parallel, workers, &jobs);
         }
         Ok(())
     }
@@ -170,7 +179,7 @@ impl Kernels {
     fn checked(
         &self,
         activations: Activations,
-        x: &[f32],
+        Input { x, norm }: Input<'_>,
         tokens: usize,
         p: &Projection<'_>,
     ) -> Result<ActKind, Error> {
@@ -180,6 +189,7 @@ impl Kernels {
             if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
         };
         check("matmul input", tokens.saturating_mul(cols), x.len())?;
+        check("norm weight", cols, norm.map_or(cols, |norm| norm.weight.len()))?;
         check("matmul output", tokens.saturating_mul(rows), p.out.len())?;
         check("matmul bias", rows, p.bias.map_or(rows, <[f32]>::len))?;
         Ok(plan.kind)
