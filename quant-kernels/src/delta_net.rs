@@ -158,6 +158,7 @@ impl<'a, F: Fn(usize, usize, &[f32])> Head<'a, F> {
 
     /// `W` vectors of columns from `first` on.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "one index walks several arrays of registers")]
     fn columns<S: Simd, const W: usize>(&mut self, s: S, first: usize) {
         let stride = self.net.value_dim;
         for t in 0..self.tokens {
@@ -166,24 +167,24 @@ impl<'a, F: Fn(usize, usize, &[f32])> Head<'a, F> {
             let mut product = [s.splat(0.0); W];
             for (row, &k) in self.state.chunks_exact(stride).zip(k) {
                 let (row, k) = (vectors::<W>(&row[first..]), s.splat(k));
-                for (sum, row) in product.iter_mut().zip(row) {
-                    *sum = s.add(*sum, s.mul(s.mul(s.load(row), decay), k));
+                for w in 0..W {
+                    product[w] = s.add(product[w], s.mul(s.mul(s.load(&row[w]), decay), k));
                 }
             }
-            let mut delta = product;
-            for (delta, v) in delta.iter_mut().zip(vectors::<W>(&v[first..])) {
+            let (v, mut delta) = (vectors::<W>(&v[first..]), product);
+            for w in 0..W {
                 // v - product: negation is exact.
-                let difference = s.add(s.load(v), s.mul(*delta, s.splat(-1.0)));
-                *delta = s.mul(difference, beta);
+                let difference = s.add(s.load(&v[w]), s.mul(product[w], s.splat(-1.0)));
+                delta[w] = s.mul(difference, beta);
             }
             let mut out = [s.splat(0.0); W];
             for (row, (&k, &q)) in self.state.chunks_exact_mut(stride).zip(k.iter().zip(q)) {
                 let (k, q) = (s.splat(k), s.splat(q));
-                let row = row[first..].as_chunks_mut::<LANES>().0;
-                for ((out, delta), row) in out.iter_mut().zip(&delta).zip(row) {
-                    let new = s.add(s.mul(s.load(row), decay), s.mul(k, *delta));
-                    s.store(new, row);
-                    *out = s.add(*out, s.mul(new, q));
+                let row = vectors_mut::<W>(&mut row[first..]);
+                for w in 0..W {
+                    let new = s.add(s.mul(s.load(&row[w]), decay), s.mul(k, delta[w]));
+                    s.store(new, &mut row[w]);
+                    out[w] = s.add(out[w], s.mul(new, q));
                 }
             }
             for (w, out) in out.iter().enumerate() {
@@ -214,10 +215,16 @@ impl<'a, F: Fn(usize, usize, &[f32])> Head<'a, F> {
     }
 }
 
-/// The first `W` vectors of a row.
+/// The first `W` vectors of a row; there are as many. An array, so that loops over it unroll.
 #[inline(always)]
-fn vectors<const W: usize>(row: &[f32]) -> &[[f32; LANES]] {
-    &row.as_chunks::<LANES>().0[..W]
+fn vectors<const W: usize>(row: &[f32]) -> &[[f32; LANES]; W] {
+    row.as_chunks().0.first_chunk().expect("W vectors")
+}
+
+/// [`vectors`], to be changed.
+#[inline(always)]
+fn vectors_mut<const W: usize>(row: &mut [f32]) -> &mut [[f32; LANES]; W] {
+    row.as_chunks_mut().0.first_chunk_mut().expect("W vectors")
 }
 
 impl<F: Fn(usize, usize, &[f32])> Kernel for Head<'_, F> {
