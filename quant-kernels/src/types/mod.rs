@@ -7,7 +7,7 @@ use crate::{GgmlType, Isa};
 pub mod bf16;
 mod blocks256;
 mod blocks32;
-mod codebooks;
+pub(crate) mod codebooks;
 pub mod f16;
 pub mod f32;
 #[cfg(test)]
@@ -113,6 +113,8 @@ fn tile_of(isa: Isa, ty: GgmlType) -> Option<TileFn> {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(proof) => crate::x86::avx2::tile(proof, ty),
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni(proof) => crate::x86::avx2::tile_vnni(proof, ty),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(proof) => crate::x86::avx512::tile(proof, ty),
         _ => None,
