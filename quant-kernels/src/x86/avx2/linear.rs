@@ -48,6 +48,7 @@ pub(super) unsafe fn rows<F: Format, P: Product>(tile: &mut Tile<'_>) {
     let mut terms = std::mem::take(&mut tile.scratch.acc);
     let plane = LANES * blocks + LANES;
     terms.resize((STEPS + 1) * plane, 0.0);
+    let mut staged = [0u8; LANES * MOST_BYTES];
     for row in (0..tile.rows).step_by(LANES) {
         let count = (tile.rows - row).min(LANES);
         let bytes = &tile.weight[row * tile.row_bytes..][..count * tile.row_bytes];
@@ -63,7 +64,6 @@ pub(super) unsafe fn rows<F: Format, P: Product>(tile: &mut Tile<'_>) {
                     stride: x.stride,
                 }
             };
-            let mut staged = [0u8; LANES * MOST_BYTES];
             let base = if bytes.len() == LANES * F::BYTES {
                 bytes.as_ptr()
             } else {

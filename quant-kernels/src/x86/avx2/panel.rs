@@ -238,10 +238,17 @@ pub(super) unsafe fn step<F: Format, X: Product, const P: usize, const T: usize>
     }
 }
 
+/// A number that the compiler does not know the bounds of: a loop to it is not unrolled, which would neither fit the
+/// registers nor the cache of decoded instructions.
+#[inline(always)]
+fn opaque(count: usize) -> usize {
+    std::hint::black_box(count)
+}
+
 /// Adds to `sums` the products of one run of values, scaled in i16 unless they are made by fours.
 ///
 /// # Safety
-/// The CPU has the tier of `X`; from `q` on a run of `T` tokens, `len` values apart, can be read.
+/// The CPU has the tier of `X`; the run's codes, from the panels' register `first` on, are within them; from `q` on a run of `T` tokens, `len` values apart, can be read.
 #[inline(always)]
 unsafe fn products<F: Format, X: Product, const P: usize, const T: usize>(
     panels: &[Panel; P],
@@ -259,7 +266,7 @@ unsafe fn products<F: Format, X: Product, const P: usize, const T: usize>(
             for k in k..k + group {
                 let mut w = [zero; P];
                 for p in 0..P {
-                    w[p] = panels[p].codes[k];
+                    w[p] = *panels[p].codes.get_unchecked(k);
                 }
                 for t in 0..T {
                     let x = broadcast(q.add(t * len + 4 * (k - first)));
@@ -305,15 +312,14 @@ unsafe fn super_block<F: Format, X: Product, const P: usize, const T: usize>(
         let zero = _mm256_setzero_si256();
         let mut isum = [[zero; P]; T];
         let run = F::STEPS.run();
-        // Not a constant: unrolled, this loop and its loads would not fit the registers.
-        for j in 0..x.values / run {
+        for j in 0..opaque(x.values / run) {
             let mut scales = [zero; P];
             for p in 0..P {
-                scales[p] = panels[p].scales[j];
+                scales[p] = *panels[p].scales.get_unchecked(j);
             }
             if X::FOURS {
                 let mut dot = [[zero; P]; T];
-                products::<F, X, P, T>(panels, j * (run / 4), (q[j * run..].as_ptr(), 256), scales, &mut dot);
+                products::<F, X, P, T>(panels, j * (run / 4), (q.as_ptr().add(j * run), 256), scales, &mut dot);
                 for t in 0..T {
                     for p in 0..P {
                         isum[t][p] = _mm256_add_epi32(isum[t][p], _mm256_mullo_epi32(dot[t][p], scales[p]));
@@ -323,7 +329,7 @@ unsafe fn super_block<F: Format, X: Product, const P: usize, const T: usize>(
                 products::<F, X, P, T>(
                     panels,
                     j * (run / 4),
-                    (q[j * run..].as_ptr(), 256),
+                    (q.as_ptr().add(j * run), 256),
                     scales,
                     &mut isum,
                 );
@@ -383,14 +389,14 @@ unsafe fn float_steps<F: Format, X: Product, const P: usize, const T: usize>(
         let zero = _mm256_setzero_si256();
         let ones = _mm256_set1_epi16(1);
         let runs = 32 / F::STEPS.run();
-        for j in 0..x.values / 32 {
+        for j in 0..opaque(x.values / 32) {
             let at = (x.first / 32 + j) * x.acts.tokens + x.token;
             let (q, sums, d) =
                 (&x.acts.q[at * 32..][..T * 32], &x.acts.sums[at * 2..][..T * 2], &x.acts.d[at..][..T]);
             for h in 0..runs {
                 let s = j * runs + h;
                 let mut isum = [[zero; P]; T];
-                let run = (q[h * F::STEPS.run()..].as_ptr(), 32);
+                let run = (q.as_ptr().add(h * F::STEPS.run()), 32);
                 products::<F, X, P, T>(panels, s * (F::STEPS.run() / 4), run, [ones; P], &mut isum);
                 // The sums of the run's activations times something: of both sums of 16, or of the one.
                 let times = |v: i16| {
