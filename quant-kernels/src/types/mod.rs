@@ -41,6 +41,7 @@ pub mod q8_1;
 pub mod q8_k;
 pub mod tq1_0;
 pub mod tq2_0;
+mod two_bytes;
 mod unpacked;
 
 /// Dequantizes whole blocks: `blocks.len() / block_bytes` blocks into as many times `block_len` values.

@@ -73,7 +73,7 @@ unsafe fn int8_tile<X: Product>(ty: GgmlType) -> Option<TileFn> {
             // SAFETY: these closures go nowhere but through `int8_tile`, whose caller vouches for the tier.
             1 => unsafe { X::linear::<F>(tile) },
             // SAFETY: as above.
-            _ => unsafe { panel::tile::<F, X>(tile) },
+            _ => unsafe { X::panels::<F>(tile) },
         }
     }
     Some(match ty {

@@ -1,7 +1,7 @@
 //! Many tokens: 8 rows of 256 values are unpacked into a [`Panel`], lane = row, so that nothing is summed across
 //! lanes, and multiplied with the tokens, the activations broadcast from memory.
 //!
-//! Two panels and four tokens make the register tile. The f32 state lives in memory, so that the walk goes block by
+//! Some panels and tokens, as many as a tier has registers for, make the register tile. The f32 state lives in memory, so that the walk goes block by
 //! block with its panels in the first-level cache.
 
 use super::format::{Blocks, CHUNKS, Format, LANES, pairs, steps, transposed};
@@ -35,10 +35,6 @@ pub(super) struct Span<'a> {
     values: usize,
 }
 
-/// Panels of a tile.
-const PANELS: usize = 2;
-/// Tokens of a step.
-const TOKENS: usize = 4;
 /// Tokens whose f32 state is kept at a time.
 const GROUP: usize = 256;
 /// Bytes of 256 values in the widest format.
@@ -54,12 +50,12 @@ const fn state_len<F: Format>() -> usize {
     if F::MINIMA { 2 * LANES } else { LANES }
 }
 
-/// The matmul of a tile.
+/// The matmul of a tile by `P` panels and `T` tokens at a time.
 ///
 /// # Safety
 /// The CPU has the tier of `X`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn tile<F: Format, X: Product>(tile: &mut Tile<'_>) {
+pub(super) unsafe fn tile<F: Format, X: Product, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
     const { assert!(F::BYTES * (256 / F::VALUES) <= MOST_BYTES) };
     let (cols, row_bytes) = (tile.acts.cols, tile.row_bytes);
     assert_eq!(cols / F::VALUES * F::BYTES, row_bytes, "rows of another length than the activations");
@@ -67,13 +63,13 @@ pub(super) unsafe fn tile<F: Format, X: Product>(tile: &mut Tile<'_>) {
     let zeros = _mm256_setzero_ps();
     let empty =
         Panel { codes: [zero; 64], scales: [zero; 16], sums: [zero; 8], d: [zeros; 16], dmin: [zeros; 8] };
-    let mut panels = [empty; PANELS];
+    let mut panels = [empty; P];
     let mut state = std::mem::take(&mut tile.scratch.acc);
-    let stride = PANELS * state_len::<F>();
+    let stride = P * state_len::<F>();
     for first_token in (0..tile.acts.tokens).step_by(GROUP) {
         let tokens = GROUP.min(tile.acts.tokens - first_token);
-        for first_row in (0..tile.rows).step_by(LANES * PANELS) {
-            let live = (tile.rows - first_row).min(LANES * PANELS);
+        for first_row in (0..tile.rows).step_by(LANES * P) {
+            let live = (tile.rows - first_row).min(LANES * P);
             state.clear();
             state.resize(tokens * stride, 0.0);
             for first in (0..cols).step_by(256) {
@@ -93,7 +89,7 @@ pub(super) unsafe fn tile<F: Format, X: Product>(tile: &mut Tile<'_>) {
                     // SAFETY: 8 rows of the tile, or of the staging buffer, hold these values.
                     unsafe { unpack::<F, X>(blocks, values, panel) };
                     // Meanwhile the rows after these panels are fetched, in the order in which they lie in the file.
-                    let next = tile.weight.as_ptr().wrapping_add((first_row + LANES * PANELS) * row_bytes);
+                    let next = tile.weight.as_ptr().wrapping_add((first_row + LANES * P) * row_bytes);
                     let next = next.wrapping_add(LANES * at + p * row_bytes * LANES);
                     for line in (0..LANES * bytes).step_by(64) {
                         _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line).cast());
@@ -105,26 +101,26 @@ pub(super) unsafe fn tile<F: Format, X: Product>(tile: &mut Tile<'_>) {
                     let state = &mut state[t * stride..];
                     // SAFETY: the CPU has the tier; the tokens from `t` on are there.
                     t += unsafe {
-                        if t + TOKENS <= tokens {
-                            X::step::<F, PANELS, TOKENS>(&panels, x, state);
-                            TOKENS
+                        if t + T <= tokens {
+                            X::step::<F, P, T>(&panels, x, state);
+                            T
                         } else {
-                            X::step::<F, PANELS, 1>(&panels, x, state);
+                            X::step::<F, P, 1>(&panels, x, state);
                             1
                         }
                     };
                 }
             }
+            let mut out = [[0f32; LANES]; P];
             for (t, state) in state.chunks_exact(stride).enumerate() {
-                let mut out = [0f32; LANES * PANELS];
-                for (out, state) in out.chunks_exact_mut(LANES).zip(state.chunks_exact(state_len::<F>())) {
+                for (out, state) in out.iter_mut().zip(state.chunks_exact(state_len::<F>())) {
                     let (acc, accm) = state.split_at(LANES);
                     out.copy_from_slice(acc);
                     for (out, accm) in out.iter_mut().zip(accm) {
                         *out -= accm;
                     }
                 }
-                tile.store(first_token + t, first_row, &out[..live]);
+                tile.store(first_token + t, first_row, &out.as_flattened()[..live]);
             }
         }
     }
@@ -319,7 +315,13 @@ unsafe fn super_block<F: Format, X: Product, const P: usize, const T: usize>(
             }
             if X::FOURS {
                 let mut dot = [[zero; P]; T];
-                products::<F, X, P, T>(panels, j * (run / 4), (q.as_ptr().add(j * run), 256), scales, &mut dot);
+                products::<F, X, P, T>(
+                    panels,
+                    j * (run / 4),
+                    (q.as_ptr().add(j * run), 256),
+                    scales,
+                    &mut dot,
+                );
                 for t in 0..T {
                     for p in 0..P {
                         isum[t][p] = _mm256_add_epi32(isum[t][p], _mm256_mullo_epi32(dot[t][p], scales[p]));

@@ -34,11 +34,17 @@ pub(super) trait Product {
         state: &mut [f32],
     );
 
-    /// [`linear::rows`].
+    /// The matmul of one token, [`linear::rows`].
     ///
     /// # Safety
     /// The CPU has the tier.
     unsafe fn linear<F: Format>(tile: &mut Tile<'_>);
+
+    /// The matmul of many tokens, [`panel::tile`].
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn panels<F: Format>(tile: &mut Tile<'_>);
 }
 
 /// AVX2: `vpmaddubsw` and `vpmaddwd`.
@@ -74,6 +80,18 @@ impl Product for Pairs {
         // SAFETY: as the caller promises.
         unsafe { linear::rows::<F, Self>(tile) }
     }
+
+    unsafe fn panels<F: Format>(tile: &mut Tile<'_>) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            // Integer scales need registers of their own for the sums of pairs.
+            if F::STEPS.is_super() {
+                panel::tile::<F, Self, 2, 2>(tile);
+            } else {
+                panel::tile::<F, Self, 2, 4>(tile);
+            }
+        }
+    }
 }
 
 /// AVX-VNNI: `vpdpbusd` and `vpdpwssd` in their VEX encodings.
@@ -108,5 +126,10 @@ impl Product for Vnni {
     unsafe fn linear<F: Format>(tile: &mut Tile<'_>) {
         // SAFETY: as the caller promises.
         unsafe { linear::rows::<F, Self>(tile) }
+    }
+
+    unsafe fn panels<F: Format>(tile: &mut Tile<'_>) {
+        // SAFETY: as the caller promises.
+        unsafe { panel::tile::<F, Self, 2, 4>(tile) }
     }
 }
