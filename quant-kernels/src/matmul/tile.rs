@@ -62,6 +62,8 @@ pub struct Tile<'a> {
     pub(crate) first_row: usize,
     /// Rows of the whole output: the stride between tokens.
     pub(crate) stride: usize,
+    /// The output row of each token; `None`: the token's number.
+    pub(crate) out_tokens: Option<&'a [u32]>,
 }
 
 impl<'a> Tile<'a> {
@@ -81,7 +83,8 @@ impl<'a> Tile<'a> {
             row <= self.rows && values.len() <= self.rows - row && token < self.acts.tokens,
             "tile store out of range"
         );
-        // SAFETY: these rows belong to this tile alone, and the tile is borrowed exclusively.
+        let token = self.out_tokens.map_or(token, |rows| rows[token] as usize);
+        // SAFETY: these rows of the tile's tokens belong to it alone, and the tile is borrowed exclusively.
         let out = unsafe { self.out.slice(token * self.stride + self.first_row + row, values.len()) };
         match self.bias {
             Some(bias) => {
