@@ -266,6 +266,8 @@ fn quantizer(isa: Isa) -> fn(&[f32], &mut [i8], &mut [i16]) -> f32 {
         Isa::Avx512(proof) => crate::x86::avx512::activations::quantizer(proof),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(proof) => crate::x86::avx2::activations::quantizer(proof),
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni(proof) => crate::x86::avx2::activations::quantizer(proof.into()),
         _ => Acts::quantize_block,
     }
 }

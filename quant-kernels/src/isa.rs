@@ -7,9 +7,25 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Avx2(());
 
+/// Proof that the CPU has AVX-VNNI (the byte dot products of AVX-512 in 256 bits) beside AVX2, FMA and F16C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AvxVnni(());
+
 /// Proof that the CPU has AVX-512 F, BW, VL, DQ, VNNI and VBMI beside AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Avx512(());
+
+impl From<AvxVnni> for Avx2 {
+    fn from(_: AvxVnni) -> Self {
+        Self(())
+    }
+}
+
+impl From<Avx512> for Avx2 {
+    fn from(_: Avx512) -> Self {
+        Self(())
+    }
+}
 
 /// A SIMD tier that this CPU has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +35,8 @@ pub enum Isa {
     Scalar,
     /// 256-bit x86.
     Avx2(Avx2),
+    /// 256-bit x86 with byte dot products.
+    AvxVnni(AvxVnni),
     /// 512-bit x86 with byte dot products.
     Avx512(Avx512),
 }
@@ -35,6 +53,9 @@ impl Isa {
                 && is_x86_feature_detected!("f16c")
             {
                 tiers.push(Self::Avx2(Avx2(())));
+                if is_x86_feature_detected!("avxvnni") {
+                    tiers.push(Self::AvxVnni(AvxVnni(())));
+                }
                 if is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
@@ -66,11 +87,12 @@ impl Isa {
         })
     }
 
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `avx2`, `avxvnni` or `avx512`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2(_) => "avx2",
+            Self::AvxVnni(_) => "avxvnni",
             Self::Avx512(_) => "avx512",
         }
     }

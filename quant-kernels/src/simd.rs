@@ -64,9 +64,11 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(proof) => crate::x86::avx2::simd::run(proof, kernel),
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni(proof) => crate::x86::avx2::simd::run(proof.into(), kernel),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512(proof) => crate::x86::avx512::simd::run(proof, kernel),
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2(_) | Isa::Avx512(_) => kernel.run(Portable),
+        Isa::Avx2(_) | Isa::AvxVnni(_) | Isa::Avx512(_) => kernel.run(Portable),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{GgmlType, Isa};
 pub mod bf16;
 mod blocks256;
 mod blocks32;
-mod codebooks;
+pub(crate) mod codebooks;
 pub mod f16;
 pub mod f32;
 #[cfg(test)]
@@ -41,6 +41,7 @@ pub mod q8_1;
 pub mod q8_k;
 pub mod tq1_0;
 pub mod tq2_0;
+mod two_bytes;
 mod unpacked;
 
 /// Dequantizes whole blocks: `blocks.len() / block_bytes` blocks into as many times `block_len` values.
@@ -113,6 +114,8 @@ fn tile_of(isa: Isa, ty: GgmlType) -> Option<TileFn> {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(proof) => crate::x86::avx2::tile(proof, ty),
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni(proof) => crate::x86::avx2::tile_vnni(proof, ty),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(proof) => crate::x86::avx512::tile(proof, ty),
         _ => None,
