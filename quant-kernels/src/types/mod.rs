@@ -109,6 +109,7 @@ pub fn table(isa: Isa) -> Vec<TypeKernels> {
 }
 
 /// A tier's own matmul of a type, if it has one.
+#[allow(unused_variables, reason = "targets with only the scalar tier ask for no type")]
 fn tile_of(isa: Isa, ty: GgmlType) -> Option<TileFn> {
     match isa {
         #[cfg(target_arch = "x86_64")]
