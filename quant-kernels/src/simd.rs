@@ -60,15 +60,18 @@ pub(crate) trait Kernel {
 /// Runs a kernel compiled for the tier.
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
-        Isa::Scalar => kernel.run(Portable),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(proof) => crate::x86::avx2::simd::run(proof, kernel),
         #[cfg(target_arch = "x86_64")]
         Isa::AvxVnni(proof) => crate::x86::avx2::simd::run(proof.into(), kernel),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(proof) => crate::x86::avx512::simd::run(proof, kernel),
-        #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2(_) | Isa::AvxVnni(_) | Isa::Avx512(_) => kernel.run(Portable),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(_) => kernel.run(crate::arm::neon::lanes()),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Simd128(proof) => kernel.run(proof),
+        // Scalar; the tiers of other architectures have no values here.
+        _ => kernel.run(Portable),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tasks of the workspace: `cargo xtask tidy|bench|peers|model|help`.
+//! Tasks of the workspace: `cargo xtask tidy|targets|bench|peers|model|help`.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
@@ -8,6 +8,7 @@ mod model;
 mod peers;
 mod report;
 mod serve;
+mod targets;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -19,6 +20,8 @@ Usage: cargo xtask TASK [OPTIONS]
 
 Tasks:
   tidy                  check the invariants that a program can check
+  targets               test other instruction sets (NEON under qemu, WebAssembly under node) and check that the
+                        libraries compile for other systems; installs what it can, says what it could not do
   bench [kernels|models] [--json FILE] [--threads 1,2] [--reps N]
                         kernel figures (criterion) and model figures on synthetic models of real shape
   peers [--json FILE] [--threads 1,2] [--reps N]
@@ -37,6 +40,7 @@ fn main() -> Result<()> {
     let rest: Vec<String> = args.collect();
     match task.as_str() {
         "tidy" => tidy::run(),
+        "targets" => targets::run(),
         "bench" => bench::run(rest),
         "peers" => peers::run(rest),
         "model" => model::run(rest),

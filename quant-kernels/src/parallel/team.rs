@@ -74,12 +74,14 @@ fn number(state: u64) -> u64 {
 }
 
 impl Team {
-    /// A team of `threads` workers (at least one): the calling thread and `threads - 1` of its own.
+    /// A team of `threads` workers (at least one): the calling thread and `threads - 1` of its own. Where a target
+    /// has no threads (WebAssembly without atomics), the calling thread alone.
     ///
     /// # Errors
     /// [`Error::Threads`] if the system refuses a thread.
     pub fn new(threads: usize) -> Result<Self, Error> {
-        let wanted = threads.max(1);
+        let single = cfg!(all(target_family = "wasm", not(target_feature = "atomics")));
+        let wanted = if single { 1 } else { threads.max(1) };
         let shared = Arc::new(Region {
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),

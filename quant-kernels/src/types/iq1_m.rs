@@ -39,7 +39,7 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 56]) -> Block256 {
+pub(crate) fn unpack(b: &[u8; 56]) -> Block256 {
     let words: [u16; 4] = std::array::from_fn(|i| u16::from_le_bytes([b[48 + 2 * i], b[49 + 2 * i]]));
     let d = words.iter().enumerate().fold(0, |d, (i, word)| d | word >> 12 << (4 * i));
     let mut w = Block256 {

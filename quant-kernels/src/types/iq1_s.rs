@@ -40,7 +40,7 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 50]) -> Block256 {
+pub(crate) fn unpack(b: &[u8; 50]) -> Block256 {
     let mut w = Block256 { d: f16_at(b, 0) * 0.125, scales: [0; 16], q: [0; 256] };
     let words = b[34..].as_chunks::<2>().0.iter().map(|word| u16::from_le_bytes(*word));
     for ((word, scales), (indices, q)) in words

@@ -38,7 +38,7 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 82]) -> Block256 {
+pub(crate) fn unpack(b: &[u8; 82]) -> Block256 {
     let mut w = Block256 {
         d: f16_at(b, 0) * 0.125,
         scales: std::array::from_fn(|k| 2 * (b[74 + k / 2] >> (k % 2 * 4) & 15) as i8 + 1),

@@ -37,7 +37,7 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 66]) -> Block256 {
+pub(crate) fn unpack(b: &[u8; 66]) -> Block256 {
     let mut w = Block256 { d: f16_at(b, 0) * 0.125, scales: [0; 16], q: [0; 256] };
     let groups = b[2..].as_chunks::<8>().0.iter().zip(w.q.as_chunks_mut::<32>().0);
     for ((group, q), scales) in groups.zip(w.scales.as_chunks_mut::<2>().0) {

@@ -37,7 +37,7 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 98]) -> Block256 {
+pub(crate) fn unpack(b: &[u8; 98]) -> Block256 {
     let mut w = Block256 { d: f16_at(b, 0) * 0.25, scales: [0; 16], q: [0; 256] };
     let words = b[66..].as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
     for ((word, scales), (indices, q)) in words

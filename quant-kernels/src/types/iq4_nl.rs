@@ -91,7 +91,7 @@ fn nearest_level(x: f32) -> u8 {
     if x - low < high - x { above as u8 - 1 } else { above as u8 }
 }
 
-fn unpack(b: &[u8; 18]) -> CodeBlock<32> {
+pub(crate) fn unpack(b: &[u8; 18]) -> CodeBlock<32> {
     let q = nibbles(&b[2..]).map(|index| IQ4_LEVELS[usize::from(index)]);
     CodeBlock { d: f16_at(b, 0), q }
 }

@@ -38,7 +38,7 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 136]) -> Block256 {
+pub(crate) fn unpack(b: &[u8; 136]) -> Block256 {
     let high = u16::from_le_bytes([b[2], b[3]]);
     let mut w = Block256 {
         d: f16_at(b, 0),

@@ -5,8 +5,8 @@ use crate::matmul::Tile;
 use crate::{GgmlType, Isa};
 
 pub mod bf16;
-mod blocks256;
-mod blocks32;
+pub(crate) mod blocks256;
+pub(crate) mod blocks32;
 pub(crate) mod codebooks;
 pub mod f16;
 pub mod f32;
@@ -110,6 +110,7 @@ pub fn table(isa: Isa) -> Vec<TypeKernels> {
 }
 
 /// A tier's own matmul of a type, if it has one.
+#[allow(unused_variables, reason = "targets with only the scalar tier ask for no type")]
 fn tile_of(isa: Isa, ty: GgmlType) -> Option<TileFn> {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -118,6 +119,10 @@ fn tile_of(isa: Isa, ty: GgmlType) -> Option<TileFn> {
         Isa::AvxVnni(proof) => crate::x86::avx2::tile_vnni(proof, ty),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(proof) => crate::x86::avx512::tile(proof, ty),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(proof) => crate::arm::neon::tile(proof, ty),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Simd128(proof) => crate::wasm::simd128::tile(proof, ty),
         _ => None,
     }
 }

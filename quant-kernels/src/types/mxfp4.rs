@@ -50,12 +50,12 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 17]) -> CodeBlock<32> {
+pub(crate) fn unpack(b: &[u8; 17]) -> CodeBlock<32> {
     CodeBlock { d: half_scale(b[0]), q: nibbles(&b[1..]).map(|code| FP4_LEVELS[usize::from(code)]) }
 }
 
 /// 2^(e - 128), subnormal below e = 2.
-fn half_scale(e: u8) -> f32 {
+pub(crate) fn half_scale(e: u8) -> f32 {
     let e = u32::from(e);
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 })
 }

@@ -54,19 +54,16 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
 }
 
 /// A block unpacked.
-struct Nvfp4Block {
+pub(crate) struct Nvfp4Block {
     /// Half the scale of each 16 codes.
-    d: [f32; 4],
+    pub d: [f32; 4],
     /// Codes.
-    q: [[i8; 16]; 4],
+    pub q: [[i8; 16]; 4],
 }
 
-fn unpack(b: &[u8; 36]) -> Nvfp4Block {
+pub(crate) fn unpack(b: &[u8; 36]) -> Nvfp4Block {
     let code = |code| FP4_LEVELS[usize::from(code)];
-    Nvfp4Block {
-        d: std::array::from_fn(|s| half_scale(b[s])),
-        q: std::array::from_fn(|s| nibbles(&b[4 + 8 * s..][..8]).map(code)),
-    }
+    Nvfp4Block { d: half_scales(b), q: std::array::from_fn(|s| nibbles(&b[4 + 8 * s..][..8]).map(code)) }
 }
 
 impl Block for Nvfp4Block {
@@ -85,6 +82,11 @@ impl Block for Nvfp4Block {
             sums.acc += (d * acts.d[block * acts.tokens + token]) * dot_i8(q, x) as f32;
         }
     }
+}
+
+/// Half the scales of a block.
+pub(crate) fn half_scales(b: &[u8; 36]) -> [f32; 4] {
+    std::array::from_fn(|s| half_scale(b[s]))
 }
 
 /// Half of an unsigned E4M3 value. Every product here is exact.

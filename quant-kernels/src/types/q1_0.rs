@@ -48,7 +48,7 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 18]) -> CodeBlock<128> {
+pub(crate) fn unpack(b: &[u8; 18]) -> CodeBlock<128> {
     let q = std::array::from_fn(|i| if b[2 + i / 8] >> (i % 8) & 1 != 0 { 1 } else { -1 });
     CodeBlock { d: f16_at(b, 0), q }
 }

@@ -50,7 +50,7 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 18]) -> CodeBlock<64> {
+pub(crate) fn unpack(b: &[u8; 18]) -> CodeBlock<64> {
     let q = std::array::from_fn(|i| (b[2 + i / 4] >> (i % 4 * 2) & 3) as i8 - 1);
     CodeBlock { d: f16_at(b, 0), q }
 }

@@ -36,7 +36,7 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 84]) -> MinBlock256 {
+pub(crate) fn unpack(b: &[u8; 84]) -> MinBlock256 {
     MinBlock256 {
         scaled: Block256 {
             d: f16_at(b, 80),

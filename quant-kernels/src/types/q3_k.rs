@@ -37,7 +37,7 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 110]) -> Block256 {
+pub(crate) fn unpack(b: &[u8; 110]) -> Block256 {
     let low = two_bit_codes(&b[32..96]);
     let packed = &b[96..108];
     Block256 {

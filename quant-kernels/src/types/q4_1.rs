@@ -46,6 +46,6 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 20]) -> OffsetBlock {
+pub(crate) fn unpack(b: &[u8; 20]) -> OffsetBlock {
     OffsetBlock { d: f16_at(b, 0), m: f16_at(b, 2), q: nibbles::<32>(&b[4..]).map(|q| q as i8) }
 }

@@ -47,7 +47,7 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 22]) -> CodeBlock<32> {
+pub(crate) fn unpack(b: &[u8; 22]) -> CodeBlock<32> {
     let [_, _, codes @ ..] = b;
     CodeBlock { d: f16_at(b, 0), q: five_bit_codes(codes).map(|q| q as i8 - 16) }
 }

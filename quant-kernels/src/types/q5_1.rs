@@ -47,7 +47,7 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 24]) -> OffsetBlock {
+pub(crate) fn unpack(b: &[u8; 24]) -> OffsetBlock {
     let [_, _, _, _, codes @ ..] = b;
     OffsetBlock { d: f16_at(b, 0), m: f16_at(b, 2), q: five_bit_codes(codes).map(|q| q as i8) }
 }

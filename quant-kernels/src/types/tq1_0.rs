@@ -60,7 +60,7 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
 /// Runs of bytes that store their digits together: first byte, number of bytes, first value, digits of each.
 const RUNS: [(usize, usize, usize, usize); 3] = [(0, 32, 0, 5), (32, 16, 160, 5), (48, 4, 240, 4)];
 
-fn unpack(b: &[u8; 54]) -> Block256 {
+pub(crate) fn unpack(b: &[u8; 54]) -> Block256 {
     let mut w = Block256 { d: f16_at(b, 52), scales: [1; 16], q: [0; 256] };
     for (first, bytes, value, digits) in RUNS {
         let mut power = 1u8;

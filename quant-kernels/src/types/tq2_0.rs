@@ -49,6 +49,6 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 66]) -> Block256 {
+pub(crate) fn unpack(b: &[u8; 66]) -> Block256 {
     Block256 { d: f16_at(b, 64), scales: [1; 16], q: two_bit_codes(&b[..64]).map(|q| q as i8 - 1) }
 }

@@ -15,6 +15,8 @@ const LONG: &[(&str, &str)] = &[
 
 /// Where unsafe code may stand (prefixes), as ARCHITECTURE.md says.
 const UNSAFE: &[&str] = &[
+    "quant-kernels/src/arm/",
+    "quant-kernels/src/wasm/",
     "quant-kernels/src/x86/",
     "quant-kernels/src/activations.rs",
     "quant-kernels/src/causal_conv1d.rs",

@@ -1,0 +1,139 @@
+//! Sixteen float lanes in four registers.
+
+use super::{Lanes, Products};
+use crate::simd::{LANES, Simd};
+use half::f16;
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+impl<P: Products> Simd for Lanes<P> {
+    /// Lanes 0..4, 4..8, 8..12 and 12..16.
+    type V = [float32x4_t; 4];
+    const WIDE: bool = false;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        // SAFETY: every CPU of the target has NEON.
+        unsafe { [vdupq_n_f32(x); 4] }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::V {
+        let x = x.as_chunks::<4>().0;
+        // SAFETY: every CPU of the target has NEON; four values each.
+        [0, 1, 2, 3].map(|i| unsafe { vld1q_f32(x[i].as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16; LANES]) -> Self::V {
+        let x = x.as_chunks::<8>().0;
+        // SAFETY: every CPU of the target has NEON; eight halves each, and f16 is a transparent u16.
+        let x = [0, 1].map(|i| unsafe { widen(vld1q_u16(x[i].as_ptr().cast())) });
+        [x[0][0], x[0][1], x[1][0], x[1][1]]
+    }
+
+    #[inline(always)]
+    fn store(self, v: Self::V, out: &mut [f32; LANES]) {
+        for (out, v) in out.as_chunks_mut::<4>().0.iter_mut().zip(v) {
+            // SAFETY: every CPU of the target has NEON; four values.
+            unsafe { vst1q_f32(out.as_mut_ptr(), v) };
+        }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, v: Self::V, out: &mut [f16; LANES]) {
+        for (out, v) in out.as_chunks_mut::<8>().0.iter_mut().zip(v.as_chunks::<2>().0) {
+            // SAFETY: every CPU of the target has NEON; eight halves, and any 16 bits are an f16.
+            unsafe { vst1q_u16(out.as_mut_ptr().cast(), narrow(*v)) };
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: every CPU of the target has NEON.
+        [0, 1, 2, 3].map(|i| unsafe { vaddq_f32(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: every CPU of the target has NEON.
+        [0, 1, 2, 3].map(|i| unsafe { vmulq_f32(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: every CPU of the target has NEON.
+        [0, 1, 2, 3].map(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        // The instruction for the maximum treats NaN and signed zeros otherwise.
+        // SAFETY: every CPU of the target has NEON.
+        [0, 1, 2, 3].map(|i| unsafe { vbslq_f32(vcgtq_f32(a[i], b[i]), a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn tree_to_quads(self, v: [Self::V; 4]) -> Self::V {
+        // SAFETY: every CPU of the target has NEON.
+        v.map(|v| unsafe { vaddq_f32(vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3])) })
+    }
+
+    #[inline(always)]
+    fn tree_of_quads(self, v: [Self::V; 4]) -> Self::V {
+        // SAFETY: every CPU of the target has NEON.
+        [0, 1, 2, 3].map(|i| unsafe { vpaddq_f32(halves(v[0][i], v[1][i]), halves(v[2][i], v[3][i])) })
+    }
+}
+
+/// Lanes 0, 1 plus 2, 3 of both.
+#[inline]
+#[target_feature(enable = "neon")]
+fn halves(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    let (a, b) = (vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b));
+    vaddq_f32(vreinterpretq_f32_f64(vzip1q_f64(a, b)), vreinterpretq_f32_f64(vzip2q_f64(a, b)))
+}
+
+/// Eight halves as floats, exactly.
+#[inline]
+#[target_feature(enable = "neon")]
+fn widen(x: uint16x8_t) -> [float32x4_t; 2] {
+    let (low, high): (float32x4_t, float32x4_t);
+    // SAFETY: instructions of ARMv8.0 that touch only these registers.
+    unsafe {
+        asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) low, in(vreg) x, options(pure, nomem, nostack));
+        asm!("fcvtl2 {0:v}.4s, {1:v}.8h", out(vreg) high, in(vreg) x, options(pure, nomem, nostack));
+    }
+    [low, high]
+}
+
+/// Eight floats as halves: nearest, ties to even, overflow to infinity.
+#[inline]
+#[target_feature(enable = "neon")]
+fn narrow(x: [float32x4_t; 2]) -> uint16x8_t {
+    let mut out: uint16x8_t;
+    // SAFETY: instructions of ARMv8.0 that touch only these registers.
+    unsafe {
+        asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) out, in(vreg) x[0], options(pure, nomem, nostack));
+        asm!("fcvtn2 {0:v}.8h, {1:v}.4s", inout(vreg) out, in(vreg) x[1], options(pure, nomem, nostack));
+    }
+    out
+}
+
+/// A half as a float, exactly.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn widen_one(bits: u16) -> f32 {
+    let out: f32;
+    // SAFETY: instructions of ARMv8.0 that touch only this register.
+    unsafe {
+        asm!(
+            "fmov {out:s}, {bits:w}",
+            "fcvt {out:s}, {out:h}",
+            bits = in(reg) u32::from(bits),
+            out = out(vreg) out,
+            options(pure, nomem, nostack)
+        );
+    }
+    out
+}
