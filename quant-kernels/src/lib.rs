@@ -2,10 +2,12 @@
 
 pub mod activations;
 pub mod attention;
+pub mod codecs;
 mod error;
 pub mod exp;
 pub mod gelu;
 mod ggml_type;
+pub mod hadamard;
 mod isa;
 mod lines;
 pub mod matmul;

@@ -3,6 +3,7 @@
 pub(crate) mod activations;
 pub(crate) mod float;
 mod int8;
+pub(crate) mod planes;
 pub(crate) mod q4_0;
 pub(crate) mod q4_k;
 pub(crate) mod q5_k;
