@@ -84,35 +84,66 @@ impl Kernel for Transform<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Hadamard { dim, core } = self.hadamard;
-        let width = dim / core;
         let scale = s.splat(1.0 / (dim as f32).sqrt());
         for x in self.x.chunks_exact_mut(dim) {
-            let lines = x.as_chunks_mut::<LANES>().0;
-            for line in lines.iter_mut() {
-                s.store(s.butterflies(s.load(line), width), line);
-            }
-            let mut stride = 1;
-            while stride * LANES < width {
-                for pair in lines.chunks_exact_mut(2 * stride) {
-                    let (low, high) = pair.split_at_mut(stride);
-                    for (a, b) in low.iter_mut().zip(high) {
-                        let (x, y) = (s.load(a), s.load(b));
-                        s.store(s.add(x, y), a);
-                        s.store(s.sub(x, y), b);
-                    }
-                }
-                stride *= 2;
-            }
-            match (core, self.direction) {
-                (12, direction) => by_core(&H12, direction, x),
-                (20, direction) => by_core(&H20, direction, x),
-                (28, direction) => by_core(&H28, direction, x),
-                _ => {}
-            }
-            for line in x.as_chunks_mut::<LANES>().0 {
-                s.store(s.mul(s.load(line), scale), line);
+            match (core, dim / LANES) {
+                (1, 4) => in_registers::<S, 4>(s, scale, x),
+                (1, 8) => in_registers::<S, 8>(s, scale, x),
+                (1, 16) => in_registers::<S, 16>(s, scale, x),
+                _ => in_memory(s, core, self.direction, scale, x),
             }
         }
+    }
+}
+
+/// A power of two whose `N` lines fit in registers.
+#[inline(always)]
+fn in_registers<S: Simd, const N: usize>(s: S, scale: S::V, x: &mut [f32]) {
+    let lines = x.as_chunks_mut::<LANES>().0;
+    let mut v = [scale; N];
+    for (v, line) in v.iter_mut().zip(&*lines) {
+        *v = s.butterflies(s.load(line), LANES);
+    }
+    let mut stride = 1;
+    while stride < N {
+        for i in (0..N).filter(|i| i & stride == 0) {
+            (v[i], v[i + stride]) = (s.add(v[i], v[i + stride]), s.sub(v[i], v[i + stride]));
+        }
+        stride *= 2;
+    }
+    for (v, line) in v.iter().zip(lines) {
+        s.store(s.mul(*v, scale), line);
+    }
+}
+
+/// Any size.
+#[inline(always)]
+fn in_memory<S: Simd>(s: S, core: usize, direction: Direction, scale: S::V, x: &mut [f32]) {
+    let width = x.len() / core;
+    let lines = x.as_chunks_mut::<LANES>().0;
+    for line in lines.iter_mut() {
+        s.store(s.butterflies(s.load(line), width), line);
+    }
+    let mut stride = 1;
+    while stride * LANES < width {
+        for pair in lines.chunks_exact_mut(2 * stride) {
+            let (low, high) = pair.split_at_mut(stride);
+            for (a, b) in low.iter_mut().zip(high) {
+                let (x, y) = (s.load(a), s.load(b));
+                s.store(s.add(x, y), a);
+                s.store(s.sub(x, y), b);
+            }
+        }
+        stride *= 2;
+    }
+    match core {
+        12 => by_core(&H12, direction, x),
+        20 => by_core(&H20, direction, x),
+        28 => by_core(&H28, direction, x),
+        _ => {}
+    }
+    for line in x.as_chunks_mut::<LANES>().0 {
+        s.store(s.mul(s.load(line), scale), line);
     }
 }
 

@@ -150,70 +150,67 @@ impl<'a, const BITS: usize> Unpack<'a, BITS> {
     /// Four quads of codes of one vector.
     #[inline(always)]
     fn unpack<P: PlaneOps>(&self, p: P, at: usize, part: usize) -> [P::V; 4] {
-        let pair = |i: usize| p.bytes(&self.pairs[i][at], part);
-        // two pairs as nibbles: quads 0 and 2 in the low and high half of the first, 1 and 3 of the second
-        let nibbles = |high: P::V, low: P::V| {
-            [
-                p.or(p.and(p.up::<2>(high), 0xCC), p.and(low, 0x33)),
-                p.or(p.and(high, 0xCC), p.and(p.down::<2>(low), 0x33)),
-            ]
-        };
+        let first = p.bytes(&self.pairs[0][at], part);
         let codes = match BITS {
-            2 | 3 => {
-                let v = pair(0);
-                [p.and(v, 3), p.and(p.down::<2>(v), 3), p.and(p.down::<4>(v), 3), p.and(p.down::<6>(v), 3)]
-            }
+            2 | 3 => [first, p.down::<2>(first), p.down::<4>(first), p.down::<6>(first)],
             4 | 5 => {
-                let [a, b] = nibbles(pair(0), pair(1));
-                [p.and(a, 15), p.and(b, 15), p.and(p.down::<4>(a), 15), p.and(p.down::<4>(b), 15)]
+                let [a, b] = nibbles(p, first, p.bytes(&self.pairs[1][at], part));
+                [a, b, p.down::<4>(a), p.down::<4>(b)]
             }
             6 | 7 => {
-                let [a, b] = nibbles(pair(0), pair(1));
-                let low = pair(2);
+                let [a, b] = nibbles(p, first, p.bytes(&self.pairs[1][at], part));
+                let low = p.bytes(&self.pairs[2][at], part);
                 [
-                    p.or(p.and(p.up::<2>(a), 0x3C), p.and(low, 3)),
-                    p.or(p.and(p.up::<2>(b), 0x3C), p.and(p.down::<2>(low), 3)),
-                    p.or(p.and(p.down::<2>(a), 0x3C), p.and(p.down::<4>(low), 3)),
-                    p.or(p.and(p.down::<2>(b), 0x3C), p.and(p.down::<6>(low), 3)),
+                    join(p, 3, p.up::<2>(a), low),
+                    join(p, 3, p.up::<2>(b), p.down::<2>(low)),
+                    join(p, 3, p.down::<2>(a), p.down::<4>(low)),
+                    join(p, 3, p.down::<2>(b), p.down::<6>(low)),
                 ]
             }
             _ => {
-                let [a, b] = nibbles(pair(0), pair(1));
-                let [c, d] = nibbles(pair(2), pair(3));
-                [
-                    p.or(p.and(p.up::<4>(a), 0xF0), p.and(c, 15)),
-                    p.or(p.and(p.up::<4>(b), 0xF0), p.and(d, 15)),
-                    p.or(p.and(a, 0xF0), p.and(p.down::<4>(c), 15)),
-                    p.or(p.and(b, 0xF0), p.and(p.down::<4>(d), 15)),
-                ]
+                let [a, b] = nibbles(p, first, p.bytes(&self.pairs[1][at], part));
+                let [c, d] = nibbles(p, p.bytes(&self.pairs[2][at], part), p.bytes(&self.pairs[3][at], part));
+                return [
+                    join(p, 15, p.up::<4>(a), c),
+                    join(p, 15, p.up::<4>(b), d),
+                    join(p, 15, a, p.down::<4>(c)),
+                    join(p, 15, b, p.down::<4>(d)),
+                ];
             }
         };
+        let mask = ((1u16 << BITS) - 1) as u8;
         if BITS.is_multiple_of(2) {
-            return codes;
+            let [a, b, c, d] = codes;
+            return [p.and(a, mask), p.and(b, mask), p.and(c, mask), p.and(d, mask)];
         }
         let single = p.bits(&self.singles[at], part);
-        let mask = (1u8 << (BITS - 1)).wrapping_mul(2).wrapping_sub(2);
+        let [a, b, c, d] = codes;
         [
-            p.or(p.and(p.up::<1>(codes[0]), mask), p.and(single, 1)),
-            p.or(p.and(p.up::<1>(codes[1]), mask), p.and(p.down::<1>(single), 1)),
-            p.or(p.and(p.up::<1>(codes[2]), mask), p.and(p.down::<2>(single), 1)),
-            p.or(p.and(p.up::<1>(codes[3]), mask), p.and(p.down::<3>(single), 1)),
+            p.and(join(p, 1, p.up::<1>(a), single), mask),
+            p.and(join(p, 1, p.up::<1>(b), p.down::<1>(single)), mask),
+            p.and(join(p, 1, p.up::<1>(c), p.down::<2>(single)), mask),
+            p.and(join(p, 1, p.up::<1>(d), p.down::<3>(single)), mask),
         ]
     }
 }
 
-/// Packs `code(out, quad)`, four codes of successive inputs from `4 * quad` on as bytes of a word, into the planes that
-/// fit; codes have `bits` bits.
+/// The bits of `low` in `mask`, the others of `high`.
 #[inline(always)]
-pub(super) fn pack(
-    codes: impl Fn(usize, usize) -> u32,
-    [outs, ins]: [usize; 2],
-    bits: usize,
-    planes: &mut [u8],
-) {
-    let vectors = ins / 16;
-    let size = outs * ins / 4;
-    for (plane, bytes) in planes.chunks_mut(size).enumerate() {
+fn join<P: PlaneOps>(p: P, mask: u8, high: P::V, low: P::V) -> P::V {
+    p.or(p.and(high, !mask), p.and(low, mask))
+}
+
+/// Two planes as nibbles: quads 0 and 2 in the low and high half of the first result, 1 and 3 of the second.
+#[inline(always)]
+fn nibbles<P: PlaneOps>(p: P, high: P::V, low: P::V) -> [P::V; 2] {
+    [join(p, 0x33, p.up::<2>(high), low), join(p, 0x33, high, p.down::<2>(low))]
+}
+
+/// Packs codes of `bits` bits, `[out][in]` in words of four, into the planes that fit.
+pub(super) fn pack(words: &[[u8; 4]], [outs, ins]: [usize; 2], bits: usize, planes: &mut [u8]) {
+    let (vectors, quads) = (ins / 16, ins / 4);
+    let codes = |out: usize, quad: usize| u32::from_le_bytes(words[out * quads + quad]);
+    for (plane, bytes) in planes.chunks_mut(outs * ins / 4).enumerate() {
         if 2 * plane + 1 < bits {
             let shift = bits - 2 * (plane + 1);
             for (v, vector) in bytes.as_chunks_mut::<64>().0.iter_mut().enumerate() {

@@ -16,7 +16,7 @@ use super::dots::{PlaneKernel, PlaneTier, dispatch, pack};
 use super::{HEADER, PAGE, PlaneScratch, Planes, Side, planes_at};
 use crate::activations::TINY;
 use crate::codecs::take;
-use crate::simd::{LANES, Simd};
+use crate::simd::{self, Kernel, LANES, Simd};
 use crate::types::f32::tree;
 use crate::{Error, Isa};
 use half::f16;
@@ -52,13 +52,12 @@ pub(super) fn encode(
 ) -> Result<(), Error> {
     let dim = planes.dim;
     assert!(x.len() == PAGE * dim, "plane codec: wrong lengths");
-    for (token, x) in x.chunks_exact(dim).enumerate() {
-        if !x.iter().all(|x| x.is_finite()) {
-            return Err(Error::NotFinite { token });
-        }
+    let max = f32::from_bits(simd::dispatch(isa, Largest { x }));
+    if !max.is_finite() {
+        let token = x.iter().position(|x| !x.is_finite()).unwrap_or_default() / dim;
+        return Err(Error::NotFinite { token });
     }
     page[..planes_at(dim)].fill(0);
-    let max = x.iter().fold(0f32, |max, x| max.max(x.abs()));
     if max < TINY {
         page.fill(0);
         return Ok(());
@@ -87,23 +86,40 @@ pub(super) fn encode(
         Side::Keys => Fit::Length,
     };
     dispatch(isa, Balance { bits: planes.bits, fit, y, u, columns, codes, header });
-    match side {
-        Side::Keys => {
-            let word = |t: usize, quad: usize| u32::from_le_bytes(quad_of(&codes[t * dim..], quad));
-            pack(word, [PAGE, dim], planes.bits, bytes);
-        }
+    let (words, shape) = match side {
+        Side::Keys => (codes.as_chunks::<4>().0, [PAGE, dim]),
         Side::Values => {
-            let at = |c: usize, quad: usize| {
-                u32::from_le_bytes(std::array::from_fn(|i| codes[(4 * quad + i) * dim + c]))
-            };
-            pack(at, [dim, PAGE], planes.bits, bytes);
+            let transposed = take(&mut scratch.transposed, PAGE * dim);
+            for (t, codes) in codes.chunks_exact(dim).enumerate() {
+                for (out, code) in transposed.chunks_exact_mut(PAGE).zip(codes) {
+                    out[t] = *code;
+                }
+            }
+            (transposed.as_chunks::<4>().0, [dim, PAGE])
         }
-    }
+    };
+    pack(words, shape, planes.bits, bytes);
     Ok(())
 }
 
-fn quad_of(codes: &[u8], quad: usize) -> [u8; 4] {
-    std::array::from_fn(|i| codes[4 * quad + i])
+/// Bits of the largest magnitude; those of a NaN or infinity are larger than those of any number.
+struct Largest<'a> {
+    x: &'a [f32],
+}
+
+impl Kernel for Largest<'_> {
+    type Output = u32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _s: S) -> u32 {
+        let mut max = [0u32; LANES];
+        for x in self.x.as_chunks::<LANES>().0 {
+            for (max, x) in max.iter_mut().zip(x) {
+                *max = (*max).max(x.to_bits() & 0x7FFF_FFFF);
+            }
+        }
+        max.into_iter().fold(0, u32::max)
+    }
 }
 
 /// How the tokens' scales are fitted to their codes.

@@ -67,6 +67,8 @@ pub(super) struct PlaneScratch {
     page: Vec<f32>,
     /// Codes of a page.
     codes: Vec<u8>,
+    /// The same, channel by channel.
+    transposed: Vec<u8>,
     /// Quantized queries or weights.
     ints: Vec<i8>,
     /// Integer sums.

@@ -67,28 +67,20 @@ impl PlaneOps for Avx2 {
     /// alone, 8 bits in halves of 4.
     #[inline(always)]
     fn dot<const BITS: usize>(self, sums: __m256i, codes: [__m256i; 4], x: &[i8; 16]) -> __m256i {
-        let x = x.as_chunks::<4>().0;
         // SAFETY: self is the proof.
         unsafe {
-            let one = _mm256_set1_epi16(1);
-            let quad = |i: usize| _mm256_set1_epi32(i32::from_le_bytes(x[i].map(|x| x as u8)));
-            let pairs = |i: usize, codes: __m256i| _mm256_maddubs_epi16(codes, quad(i));
-            let all = |codes: [__m256i; 4]| {
-                let low = _mm256_add_epi16(pairs(0, codes[0]), pairs(1, codes[1]));
-                let high = _mm256_add_epi16(pairs(2, codes[2]), pairs(3, codes[3]));
-                _mm256_madd_epi16(_mm256_add_epi16(low, high), one)
-            };
-            let each = |i: usize| _mm256_madd_epi16(pairs(i, codes[i]), one);
+            let x = quads(x);
+            let [a, b, c, d] = codes;
             let sum = match BITS {
-                2..=5 => all(codes),
+                2..=5 => together(codes, x),
                 6 | 7 => {
-                    let low = _mm256_add_epi32(each(0), each(1));
-                    _mm256_add_epi32(low, _mm256_add_epi32(each(2), each(3)))
+                    let low = _mm256_add_epi32(alone(a, x[0]), alone(b, x[1]));
+                    _mm256_add_epi32(low, _mm256_add_epi32(alone(c, x[2]), alone(d, x[3])))
                 }
                 _ => {
-                    let low = codes.map(|codes| self.and(codes, 15));
-                    let high = codes.map(|codes| self.and(self.down::<4>(codes), 15));
-                    _mm256_add_epi32(all(low), _mm256_slli_epi32::<4>(all(high)))
+                    let low = together([nibble(a), nibble(b), nibble(c), nibble(d)], x);
+                    let high = together([upper(a), upper(b), upper(c), upper(d)], x);
+                    _mm256_add_epi32(low, _mm256_slli_epi32::<4>(high))
                 }
             };
             _mm256_add_epi32(sums, sum)
@@ -101,4 +93,43 @@ impl PlaneOps for Avx2 {
         // SAFETY: self is the proof; the slice covers the 8 values written.
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) }
     }
+}
+
+/// Four bytes of `x` in every lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn quads(x: &[i8; 16]) -> [__m256i; 4] {
+    let word = |i: usize| i32::from_le_bytes([x[i] as u8, x[i + 1] as u8, x[i + 2] as u8, x[i + 3] as u8]);
+    [
+        _mm256_set1_epi32(word(0)),
+        _mm256_set1_epi32(word(4)),
+        _mm256_set1_epi32(word(8)),
+        _mm256_set1_epi32(word(12)),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn alone(codes: __m256i, x: __m256i) -> __m256i {
+    _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(1))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn together(codes: [__m256i; 4], x: [__m256i; 4]) -> __m256i {
+    let low = _mm256_add_epi16(_mm256_maddubs_epi16(codes[0], x[0]), _mm256_maddubs_epi16(codes[1], x[1]));
+    let high = _mm256_add_epi16(_mm256_maddubs_epi16(codes[2], x[2]), _mm256_maddubs_epi16(codes[3], x[3]));
+    _mm256_madd_epi16(_mm256_add_epi16(low, high), _mm256_set1_epi16(1))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn nibble(codes: __m256i) -> __m256i {
+    _mm256_and_si256(codes, _mm256_set1_epi8(15))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn upper(codes: __m256i) -> __m256i {
+    nibble(_mm256_srli_epi32::<4>(codes))
 }

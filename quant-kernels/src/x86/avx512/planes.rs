@@ -68,13 +68,12 @@ impl PlaneOps for Avx512 {
     #[inline(always)]
     fn dot<const BITS: usize>(self, sums: [__m512i; 2], codes: [__m512i; 4], x: &[i8; 16]) -> [__m512i; 2] {
         let [a, b] = sums;
-        let x = x.as_chunks::<4>().0;
         // SAFETY: self is the proof, of VNNI too.
         unsafe {
-            let quad = |i: usize| _mm512_set1_epi32(i32::from_le_bytes(x[i].map(|x| x as u8)));
-            let a = _mm512_dpbusd_epi32(a, codes[0], quad(0));
-            let b = _mm512_dpbusd_epi32(b, codes[1], quad(1));
-            [_mm512_dpbusd_epi32(a, codes[2], quad(2)), _mm512_dpbusd_epi32(b, codes[3], quad(3))]
+            let x = quads(x);
+            let a = _mm512_dpbusd_epi32(a, codes[0], x[0]);
+            let b = _mm512_dpbusd_epi32(b, codes[1], x[1]);
+            [_mm512_dpbusd_epi32(a, codes[2], x[2]), _mm512_dpbusd_epi32(b, codes[3], x[3])]
         }
     }
 
@@ -84,4 +83,17 @@ impl PlaneOps for Avx512 {
         // SAFETY: self is the proof; the slice covers the 16 values written.
         unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_add_epi32(sums[0], sums[1])) }
     }
+}
+
+/// Four bytes of `x` in every lane: operands that dot products broadcast from memory.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn quads(x: &[i8; 16]) -> [__m512i; 4] {
+    let word = |i: usize| i32::from_le_bytes([x[i] as u8, x[i + 1] as u8, x[i + 2] as u8, x[i + 3] as u8]);
+    [
+        _mm512_set1_epi32(word(0)),
+        _mm512_set1_epi32(word(4)),
+        _mm512_set1_epi32(word(8)),
+        _mm512_set1_epi32(word(12)),
+    ]
 }
