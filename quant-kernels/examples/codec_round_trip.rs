@@ -16,7 +16,7 @@ fn page(seed: u32) -> Vec<f32> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     };
-    (0..PAGE * DIM).map(|i| next() + next() + if i % DIM % 16 == 0 { 4.0 } else { 0.0 }).collect()
+    (0..PAGE * DIM).map(|i| next() + next() + if (i % DIM).is_multiple_of(16) { 4.0 } else { 0.0 }).collect()
 }
 
 fn main() -> Result<(), Error> {

@@ -10,7 +10,7 @@ use quant_kernels::{Activations, Error, GgmlType, Isa, Kernels, Projection, Seri
 fn main() -> Result<(), Error> {
     // A row of 256 weights, as Q8_0: blocks of 32 codes of a byte and one half-precision scale.
     let values: Vec<f32> = (0..256).map(|i| (i as f32 * 0.1).sin()).collect();
-    let x: Vec<f32> = (0..256).map(|i| (i as f32 * 0.1).cos() + 0.5).collect();
+    let x: Vec<f32> = (0..256).map(|i| (i as f32 * 0.1).sin() + 0.5).collect();
     let mut row = vec![0; GgmlType::Q8_0.row_bytes(values.len())];
     q8_0::quantize(&values, &mut row);
 

@@ -40,7 +40,7 @@ pub mod turbo_prod;
 pub mod uniform;
 
 pub use crate::attention::PAGE;
-pub use records::{Domain, RecordCodec, ScaleOverflow};
+pub use records::{Domain, RecordCodec, ScaleOverflow, Sketch};
 pub use registry::{CodecEntry, CodecParams, entry, registry};
 pub use rotation::{Rotation, RotationKind};
 

@@ -36,23 +36,31 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    /// The projection of a seed; `dim` is a multiple of 16.
-    pub(super) fn new(dim: usize, len: usize, seed: u64) -> Self {
+    /// The projection of a seed.
+    ///
+    /// # Panics
+    /// If `dim` is no multiple of 16.
+    pub fn new(dim: usize, len: usize, seed: u64) -> Self {
+        assert!(dim.is_multiple_of(16), "sketch: the dimension is no multiple of 16");
         Self { matrix: Matrix::gaussian(len, dim, seed), dim }
     }
 
     /// Values of a sketch.
-    pub(super) fn len(&self) -> usize {
+    #[allow(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
         self.matrix.rows()
     }
 
     /// `out = S x`.
-    pub(super) fn apply(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn apply(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
         self.matrix.apply(isa, x, out);
     }
 
     /// `sqrt(pi / 2) / len`, the factor of QJL's unbiased estimate.
-    pub(super) fn factor(&self) -> f32 {
+    pub fn factor(&self) -> f32 {
         ((std::f64::consts::PI / 2.0).sqrt() / self.len() as f64) as f32
     }
 }
