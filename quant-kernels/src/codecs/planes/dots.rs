@@ -8,44 +8,53 @@ use crate::Isa;
 use crate::simd::{Portable, Simd};
 
 /// Byte vectors of a tier: `64 / PARTS` bytes, that is `16 / PARTS` outputs of 4 codes.
-pub(crate) trait PlaneOps: Copy {
+pub(crate) trait PlaneOps: Simd {
     /// Codes, or bits of them.
-    type V: Copy;
+    type Bytes: Copy;
+    /// Sixteen i32.
+    type Ints: Copy;
     /// Integer sums of `16 / PARTS` outputs.
     type Sums: Copy;
     /// Vectors that 64 bytes make.
     const PARTS: usize;
 
     /// Part `part` of 64 bytes.
-    fn bytes(self, from: &[u8; 64], part: usize) -> Self::V;
+    fn bytes(self, from: &[u8; 64], part: usize) -> Self::Bytes;
     /// Part `part` of a 1-bit vector: byte `l` of 64 has, in its low four bits, its half of byte `l % 32`. The other bits
     /// may hold anything.
-    fn bits(self, from: &[u8; 32], part: usize) -> Self::V;
+    fn bits(self, from: &[u8; 32], part: usize) -> Self::Bytes;
     /// Every byte shifted up by `N`, with anything in the low `N` bits.
-    fn up<const N: u32>(self, v: Self::V) -> Self::V;
+    fn up<const N: u32>(self, v: Self::Bytes) -> Self::Bytes;
     /// Every byte shifted down by `N`, with anything in the high `N` bits.
-    fn down<const N: u32>(self, v: Self::V) -> Self::V;
+    fn down<const N: u32>(self, v: Self::Bytes) -> Self::Bytes;
     /// Every byte and `mask`.
-    fn and(self, v: Self::V, mask: u8) -> Self::V;
+    fn and(self, v: Self::Bytes, mask: u8) -> Self::Bytes;
     /// Both together.
-    fn or(self, a: Self::V, b: Self::V) -> Self::V;
+    fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// Zero sums.
     fn zero(self) -> Self::Sums;
     /// Adds, to every output, the dot of its 4 bytes of each `codes[i]` with `x[4 i..][..4]`. Codes have `BITS` bits; `x` is
     /// never -128.
-    fn dot<const BITS: usize>(self, sums: Self::Sums, codes: [Self::V; 4], x: &[i8; 16]) -> Self::Sums;
+    fn dot<const BITS: usize>(self, sums: Self::Sums, codes: [Self::Bytes; 4], x: &[i8; 16]) -> Self::Sums;
     /// Sums to memory.
     fn put(self, sums: Self::Sums, out: &mut [i32]);
-}
 
-/// A tier that has floats and planes.
-pub(crate) trait PlaneTier: Simd + PlaneOps {}
-impl<P: Simd + PlaneOps> PlaneTier for P {}
+    /// Floats below 2^22 to the nearest integers, ties to even.
+    fn round(self, v: Self::V) -> Self::Ints;
+    /// Integers to memory.
+    fn ints(self, v: Self::Ints) -> [i32; 16];
+    /// a + b.
+    fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// The low bytes.
+    fn narrow(self, v: Self::Ints, out: &mut [i8; 16]);
+    /// `v >> 7` and `v & 127`.
+    fn split(self, v: Self::Ints) -> [Self::Ints; 2];
+}
 
 /// Work of the plane codecs that runs on any tier.
 pub(crate) trait PlaneKernel {
     /// The work; must be `inline(always)`.
-    fn run<P: PlaneTier>(self, tier: P);
+    fn run<P: PlaneOps>(self, tier: P);
 }
 
 /// Runs a kernel compiled for the tier.
@@ -149,7 +158,7 @@ impl<'a, const BITS: usize> Unpack<'a, BITS> {
 
     /// Four quads of codes of one vector.
     #[inline(always)]
-    fn unpack<P: PlaneOps>(&self, p: P, at: usize, part: usize) -> [P::V; 4] {
+    fn unpack<P: PlaneOps>(&self, p: P, at: usize, part: usize) -> [P::Bytes; 4] {
         let first = p.bytes(&self.pairs[0][at], part);
         let codes = match BITS {
             2 | 3 => [first, p.down::<2>(first), p.down::<4>(first), p.down::<6>(first)],
@@ -196,13 +205,13 @@ impl<'a, const BITS: usize> Unpack<'a, BITS> {
 
 /// The bits of `low` in `mask`, the others of `high`.
 #[inline(always)]
-fn join<P: PlaneOps>(p: P, mask: u8, high: P::V, low: P::V) -> P::V {
+fn join<P: PlaneOps>(p: P, mask: u8, high: P::Bytes, low: P::Bytes) -> P::Bytes {
     p.or(p.and(high, !mask), p.and(low, mask))
 }
 
 /// Two planes as nibbles: quads 0 and 2 in the low and high half of the first result, 1 and 3 of the second.
 #[inline(always)]
-fn nibbles<P: PlaneOps>(p: P, high: P::V, low: P::V) -> [P::V; 2] {
+fn nibbles<P: PlaneOps>(p: P, high: P::Bytes, low: P::Bytes) -> [P::Bytes; 2] {
     [join(p, 0x33, p.up::<2>(high), low), join(p, 0x33, high, p.down::<2>(low))]
 }
 
@@ -252,37 +261,38 @@ pub(super) fn code(planes: &[u8], [outs, ins]: [usize; 2], bits: usize, out: usi
 }
 
 impl PlaneOps for Portable {
-    type V = [u64; 8];
+    type Bytes = [u64; 8];
+    type Ints = [i32; 16];
     type Sums = [i32; 16];
     const PARTS: usize = 1;
 
     #[inline(always)]
-    fn bytes(self, from: &[u8; 64], _part: usize) -> Self::V {
+    fn bytes(self, from: &[u8; 64], _part: usize) -> Self::Bytes {
         std::array::from_fn(|i| u64::from_le_bytes(from.as_chunks::<8>().0[i]))
     }
 
     #[inline(always)]
-    fn bits(self, from: &[u8; 32], _part: usize) -> Self::V {
+    fn bits(self, from: &[u8; 32], _part: usize) -> Self::Bytes {
         std::array::from_fn(|i| u64::from_le_bytes(from.as_chunks::<8>().0[i % 4]) >> (i / 4 * 4))
     }
 
     #[inline(always)]
-    fn up<const N: u32>(self, v: Self::V) -> Self::V {
+    fn up<const N: u32>(self, v: Self::Bytes) -> Self::Bytes {
         v.map(|v| v << N)
     }
 
     #[inline(always)]
-    fn down<const N: u32>(self, v: Self::V) -> Self::V {
+    fn down<const N: u32>(self, v: Self::Bytes) -> Self::Bytes {
         v.map(|v| v >> N)
     }
 
     #[inline(always)]
-    fn and(self, v: Self::V, mask: u8) -> Self::V {
+    fn and(self, v: Self::Bytes, mask: u8) -> Self::Bytes {
         v.map(|v| v & u64::from_le_bytes([mask; 8]))
     }
 
     #[inline(always)]
-    fn or(self, a: Self::V, b: Self::V) -> Self::V {
+    fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
         std::array::from_fn(|i| a[i] | b[i])
     }
 
@@ -292,7 +302,12 @@ impl PlaneOps for Portable {
     }
 
     #[inline(always)]
-    fn dot<const BITS: usize>(self, mut sums: Self::Sums, codes: [Self::V; 4], x: &[i8; 16]) -> Self::Sums {
+    fn dot<const BITS: usize>(
+        self,
+        mut sums: Self::Sums,
+        codes: [Self::Bytes; 4],
+        x: &[i8; 16],
+    ) -> Self::Sums {
         for (codes, x) in codes.iter().zip(x.as_chunks::<4>().0) {
             for (i, word) in codes.iter().enumerate() {
                 let bytes = word.to_le_bytes();
@@ -307,5 +322,32 @@ impl PlaneOps for Portable {
     #[inline(always)]
     fn put(self, sums: Self::Sums, out: &mut [i32]) {
         out.copy_from_slice(&sums);
+    }
+
+    #[inline(always)]
+    fn round(self, v: <Self as Simd>::V) -> [i32; 16] {
+        // 1.5 * 2^23: adding it rounds to an integer and leaves that integer in the low bits
+        const ROUND: f32 = 12_582_912.0;
+        v.map(|x| ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32))
+    }
+
+    #[inline(always)]
+    fn ints(self, v: [i32; 16]) -> [i32; 16] {
+        v
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+
+    #[inline(always)]
+    fn narrow(self, v: [i32; 16], out: &mut [i8; 16]) {
+        *out = v.map(|v| v as i8);
+    }
+
+    #[inline(always)]
+    fn split(self, v: [i32; 16]) -> [[i32; 16]; 2] {
+        [v.map(|v| v >> 7), v.map(|v| v & 127)]
     }
 }

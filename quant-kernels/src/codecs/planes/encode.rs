@@ -12,7 +12,7 @@
 //!
 //! Sums over tokens go token after token, sums over channels by lanes and the tree; multiply, then add.
 
-use super::dots::{PlaneKernel, PlaneTier, dispatch, pack};
+use super::dots::{PlaneKernel, PlaneOps, dispatch, pack};
 use super::{HEADER, PAGE, PlaneScratch, Planes, Side, planes_at};
 use crate::activations::TINY;
 use crate::codecs::take;
@@ -146,7 +146,7 @@ struct Balance<'a> {
 
 impl PlaneKernel for Balance<'_> {
     #[inline(always)]
-    fn run<P: PlaneTier>(self, p: P) {
+    fn run<P: PlaneOps>(self, p: P) {
         let Self { bits, fit, y, u, columns, codes, header } = self;
         let dim = columns.len() / 3;
         let (first, rest) = columns.split_at_mut(dim);

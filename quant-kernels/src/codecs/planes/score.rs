@@ -1,6 +1,6 @@
 //! Scores and weighted sums of plane pages: quantize the query or the weights, sum in integers, scale once per output.
 
-use super::dots::{PlaneKernel, PlaneMatrix, PlaneTier, dispatch};
+use super::dots::{PlaneKernel, PlaneMatrix, PlaneOps, dispatch};
 use super::{PAGE, PageView, PlaneScratch, Planes, halves};
 use crate::Isa;
 use crate::activations::TINY;
@@ -14,8 +14,6 @@ const ROWS: usize = 16;
 const COARSE: f32 = 127.0;
 /// Steps of a fine one: 127 * 128, a high part of 127 and a low part of 7 bits.
 const FINE: f32 = 16256.0;
-/// 1.5 * 2^23: adding it rounds to an integer (ties to even) and leaves that integer in the low bits.
-const ROUND: f32 = 12_582_912.0;
 
 /// Keys of this many bits and more deserve a finely quantized query.
 const FINE_BITS: usize = 6;
@@ -59,7 +57,7 @@ struct Score<'a> {
 
 impl PlaneKernel for Score<'_> {
     #[inline(always)]
-    fn run<P: PlaneTier>(self, p: P) {
+    fn run<P: PlaneOps>(self, p: P) {
         let Self { planes, view, .. } = self;
         let matrix = PlaneMatrix { planes: view.planes, outs: PAGE, ins: planes.dim, bits: planes.kept };
         let parts = if planes.kept >= FINE_BITS { 2 } else { 1 };
@@ -102,7 +100,7 @@ struct Accumulate<'a> {
 
 impl PlaneKernel for Accumulate<'_> {
     #[inline(always)]
-    fn run<P: PlaneTier>(self, p: P) {
+    fn run<P: PlaneOps>(self, p: P) {
         let Self { planes, view, .. } = self;
         let dim = planes.dim;
         let matrix = PlaneMatrix { planes: view.planes, outs: dim, ins: PAGE, bits: planes.kept };
@@ -147,7 +145,7 @@ struct Quantized {
 /// `x[i] * scale[i]` in integers: one part of `codes` for 127 steps, two (high, low) for 16256. The rule of activation
 /// blocks, over the whole row: an infinite product gives NaN and zeros, one below 2^-100 zeros.
 #[inline(always)]
-fn quantize<S: Simd>(s: S, x: &[f32], scale: &[[u8; 32]], codes: &mut [i8]) -> Quantized {
+fn quantize<P: PlaneOps>(s: P, x: &[f32], scale: &[[u8; 32]], codes: &mut [i8]) -> Quantized {
     let x = x.as_chunks::<LANES>().0;
     let product = |i: usize| s.mul(s.load(&x[i]), s.load_f16(&halves(&scale[i])));
     let mut max = s.splat(0.0);
@@ -156,7 +154,7 @@ fn quantize<S: Simd>(s: S, x: &[f32], scale: &[[u8; 32]], codes: &mut [i8]) -> Q
         max = s.max(v, max);
         max = s.max(s.mul(v, s.splat(-1.0)), max);
     }
-    let max = s.lanes(max).iter().fold(0f32, |a, b| if *b > a { *b } else { a });
+    let max = largest(s.lanes(max));
     if !(TINY..f32::INFINITY).contains(&max) {
         codes.fill(0);
         return Quantized { step: if max < TINY { 0.0 } else { f32::NAN }, sum: 0 };
@@ -164,23 +162,32 @@ fn quantize<S: Simd>(s: S, x: &[f32], scale: &[[u8; 32]], codes: &mut [i8]) -> Q
     let fine = codes.len() > x.len() * LANES;
     let steps = if fine { FINE } else { COARSE };
     let inverse = s.splat(steps / max);
-    let mut sums = [0i32; LANES];
+    let mut sums = s.round(s.splat(0.0));
     let (high, low) = codes.split_at_mut(x.len() * LANES);
     let (high, low) = (high.as_chunks_mut::<LANES>().0, low.as_chunks_mut::<LANES>().0);
     for i in 0..x.len() {
-        let rounded = s.lanes(s.add(s.mul(product(i), inverse), s.splat(ROUND)));
-        let ints = rounded.map(|x| (x.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32));
-        for (sum, int) in sums.iter_mut().zip(ints) {
-            *sum = sum.wrapping_add(int);
-        }
+        let ints = s.round(s.mul(product(i), inverse));
+        sums = s.add_ints(sums, ints);
         if fine {
-            high[i] = ints.map(|int| (int >> 7) as i8);
-            low[i] = ints.map(|int| (int & 127) as i8);
+            let parts = s.split(ints);
+            s.narrow(parts[0], &mut high[i]);
+            s.narrow(parts[1], &mut low[i]);
         } else {
-            high[i] = ints.map(|int| int as i8);
+            s.narrow(ints, &mut high[i]);
         }
     }
-    Quantized { step: max / steps, sum: sums.iter().fold(0, |a, b| a.wrapping_add(*b)) }
+    Quantized { step: max / steps, sum: s.ints(sums).iter().fold(0, |a, b| a.wrapping_add(*b)) }
+}
+
+/// The largest of 16 numbers, none of them NaN.
+#[inline(always)]
+fn largest(mut lanes: [f32; LANES]) -> f32 {
+    for step in [8, 4, 2, 1] {
+        for i in 0..step {
+            lanes[i] = if lanes[i + step] > lanes[i] { lanes[i + step] } else { lanes[i] };
+        }
+    }
+    lanes[0]
 }
 
 /// Sums of `2 code - top` times the integers, from sums of `code` times them: exact.

@@ -15,7 +15,9 @@ pub(crate) fn run<K: PlaneKernel>(proof: Avx2, kernel: K) {
 }
 
 impl PlaneOps for Avx2 {
-    type V = __m256i;
+    type Bytes = __m256i;
+    /// Values 0..8 and 8..16.
+    type Ints = [__m256i; 2];
     type Sums = __m256i;
     const PARTS: usize = 2;
 
@@ -92,6 +94,52 @@ impl PlaneOps for Avx2 {
         assert!(out.len() >= 8);
         // SAFETY: self is the proof; the slice covers the 8 values written.
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) }
+    }
+
+    #[inline(always)]
+    fn round(self, v: [__m256; 2]) -> [__m256i; 2] {
+        // SAFETY: self is the proof; the rounding mode is never changed from nearest, ties to even.
+        unsafe { [_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1])] }
+    }
+
+    #[inline(always)]
+    fn ints(self, v: [__m256i; 2]) -> [i32; 16] {
+        let mut out = [0; 16];
+        // SAFETY: self is the proof; the array covers the 16 values written.
+        unsafe {
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), v[0]);
+            _mm256_storeu_si256(out.as_mut_ptr().add(8).cast(), v[1]);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: self is the proof.
+        unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+    }
+
+    /// The packs saturate: every value that matters fits in a byte.
+    #[inline(always)]
+    fn narrow(self, v: [__m256i; 2], out: &mut [i8; 16]) {
+        // SAFETY: self is the proof; the reference covers the 16 bytes written.
+        unsafe {
+            let words = _mm256_permute4x64_epi64::<0xD8>(_mm256_packs_epi32(v[0], v[1]));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn split(self, v: [__m256i; 2]) -> [[__m256i; 2]; 2] {
+        // SAFETY: self is the proof.
+        unsafe {
+            let low = _mm256_set1_epi32(127);
+            [
+                [_mm256_srai_epi32::<7>(v[0]), _mm256_srai_epi32::<7>(v[1])],
+                [_mm256_and_si256(v[0], low), _mm256_and_si256(v[1], low)],
+            ]
+        }
     }
 }
 

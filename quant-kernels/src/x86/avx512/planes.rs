@@ -15,7 +15,8 @@ pub(crate) fn run<K: PlaneKernel>(proof: Avx512, kernel: K) {
 }
 
 impl PlaneOps for Avx512 {
-    type V = __m512i;
+    type Bytes = __m512i;
+    type Ints = __m512i;
     /// Two chains, so that products need not wait for each other.
     type Sums = [__m512i; 2];
     const PARTS: usize = 1;
@@ -82,6 +83,38 @@ impl PlaneOps for Avx512 {
         assert!(out.len() >= 16);
         // SAFETY: self is the proof; the slice covers the 16 values written.
         unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_add_epi32(sums[0], sums[1])) }
+    }
+
+    #[inline(always)]
+    fn round(self, v: __m512) -> __m512i {
+        // SAFETY: self is the proof; the rounding mode is never changed from nearest, ties to even.
+        unsafe { _mm512_cvtps_epi32(v) }
+    }
+
+    #[inline(always)]
+    fn ints(self, v: __m512i) -> [i32; 16] {
+        let mut out = [0; 16];
+        // SAFETY: self is the proof; the array covers the 16 values written.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) };
+        out
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: self is the proof.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn narrow(self, v: __m512i, out: &mut [i8; 16]) {
+        // SAFETY: self is the proof; the reference covers the 16 bytes written.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(v)) }
+    }
+
+    #[inline(always)]
+    fn split(self, v: __m512i) -> [__m512i; 2] {
+        // SAFETY: self is the proof.
+        unsafe { [_mm512_srai_epi32::<7>(v), _mm512_and_si512(v, _mm512_set1_epi32(127))] }
     }
 }
 
