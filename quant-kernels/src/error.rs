@@ -58,6 +58,40 @@ pub enum Error {
         /// Experts there are.
         experts: usize,
     },
+    /// A head size that the transform or codec has no form for.
+    #[error("{what} has no form for vectors of {dim} values; it takes {takes}")]
+    Dim {
+        /// The transform or codec.
+        what: &'static str,
+        /// The size asked for.
+        dim: usize,
+        /// The sizes there are.
+        takes: &'static str,
+    },
+    /// A parameter of a codec outside its range.
+    #[error("{codec} takes {takes}, not {got}")]
+    Parameter {
+        /// The codec.
+        codec: &'static str,
+        /// What it takes.
+        takes: &'static str,
+        /// What it got.
+        got: usize,
+    },
+    /// A vector to be encoded holds NaN or an infinity.
+    #[error("token {token} of the page holds a value that is not finite")]
+    NotFinite {
+        /// Its place in the page.
+        token: usize,
+    },
+    /// A scale or norm of an encoded vector is beyond the range of f16.
+    #[error("token {token} of the page is too large for {codec}: a half-precision scale can't hold it")]
+    Overflow {
+        /// The codec.
+        codec: &'static str,
+        /// Its place in the page.
+        token: usize,
+    },
     /// The system refused a thread.
     #[error("can't start {wanted} threads: {reason}; ask for fewer")]
     Threads {

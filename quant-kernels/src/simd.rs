@@ -28,6 +28,11 @@ pub(crate) trait Simd: Copy {
     fn store_f16(self, v: Self::V, out: &mut [f16; LANES]);
     /// a + b.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a - b.
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        self.add(a, self.mul(b, self.splat(-1.0)))
+    }
     /// a * b.
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// a * b + c with one rounding.
@@ -46,6 +51,18 @@ pub(crate) trait Simd: Copy {
         let mut out = [0.0; LANES];
         self.store(v, &mut out);
         out
+    }
+
+    /// Butterflies of a Hadamard transform inside the lanes, at strides 1, 2, ... below `strides` and 16.
+    #[inline(always)]
+    fn butterflies(self, v: Self::V, strides: usize) -> Self::V {
+        let mut x = self.lanes(v);
+        let mut stride = 1;
+        while stride < strides.min(LANES) {
+            x = each(|i| if i & stride == 0 { x[i] + x[i | stride] } else { x[i ^ stride] - x[i] });
+            stride *= 2;
+        }
+        self.load(&x)
     }
 }
 

@@ -18,6 +18,7 @@ mod linear;
 mod mxfp4;
 mod nvfp4;
 mod panel;
+pub(crate) mod planes;
 mod product;
 mod q1_0;
 mod q2_0;

@@ -6,6 +6,7 @@ pub(crate) mod float;
 mod linear;
 mod load;
 mod panel;
+pub(crate) mod planes;
 pub(crate) mod q4_0;
 pub(crate) mod q4_k;
 pub(crate) mod q5_k;
