@@ -62,7 +62,9 @@ pub fn int8_peak(isa: Isa, parallel: &dyn Parallel) -> Option<Peak> {
     {
         let found = match isa {
             Isa::Avx512(_) => ("vpdpbusd zmm", x86::dpbusd512 as fn(u64), 128.0),
-            Isa::Avx2(_) if is_x86_feature_detected!("avxvnni") => ("vpdpbusd ymm", x86::dpbusd256 as fn(u64), 64.0),
+            Isa::Avx2(_) if is_x86_feature_detected!("avxvnni") => {
+                ("vpdpbusd ymm", x86::dpbusd256 as fn(u64), 64.0)
+            }
             Isa::Avx2(_) => ("vpmaddubsw ymm", x86::maddubs256 as fn(u64), 64.0),
             _ => return None,
         };

@@ -23,7 +23,8 @@ const PARTS: [Part; 5] =
     [("address", address), ("leak", leak), ("thread", thread), ("miri", miri), ("valgrind", valgrind)];
 
 /// Crates with unsafe code, threads or outside bytes; tests of the others go through the same code.
-const CRATES: [&str; 5] = ["quant-gguf", "quant-kernels", "quant-kvcache", "quant-tokenizer", "quant-runtime"];
+const CRATES: [&str; 5] =
+    ["quant-gguf", "quant-kernels", "quant-kvcache", "quant-tokenizer", "quant-runtime"];
 
 /// The target that instrumented code is built for: named, so that build scripts and macros stay as they are.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -36,7 +37,8 @@ pub fn run(args: Vec<String>) -> Result<()> {
     }
     let mut failed = Vec::new();
     let mut summary = Vec::new();
-    for (name, part) in PARTS.iter().filter(|(name, _)| args.is_empty() || args.iter().any(|arg| arg == name)) {
+    for (name, part) in PARTS.iter().filter(|(name, _)| args.is_empty() || args.iter().any(|arg| arg == name))
+    {
         println!("== {name}");
         let start = Instant::now();
         let told = match part() {
@@ -131,7 +133,12 @@ fn valgrind() -> Result<Outcome> {
     for test in tests {
         println!("valgrind {test}");
         let mut command = Command::new("valgrind");
-        command.args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"]);
+        command.args([
+            "--quiet",
+            "--error-exitcode=9",
+            "--leak-check=full",
+            "--errors-for-leak-kinds=definite",
+        ]);
         command.arg(&test).args(VALGRIND_SKIPS.iter().flat_map(|name| ["--skip", name]));
         command.env("PROPTEST_CASES", "2").current_dir(tidy::root().join("quant-kernels"));
         passes(&mut command)?;

@@ -16,6 +16,7 @@ impl Backend {
         // SAFETY: plain calls in the documented order; null results are checked; the list of buffer types is
         // terminated by null, and its names are C strings.
         unsafe {
+            sys::ggml_log_set(Some(crate::model::quiet), null_mut());
             sys::ggml_cpu_init();
             let backend = sys::ggml_backend_cpu_init();
             ensure!(!backend.is_null(), "ggml has no CPU backend");
@@ -66,7 +67,8 @@ impl Context {
     fn new(tensors: usize, graph: usize) -> Result<Self> {
         // SAFETY: a null buffer asks ggml to allocate.
         let context = unsafe {
-            let mem_size = tensors * sys::ggml_tensor_overhead() + sys::ggml_graph_overhead_custom(graph, false);
+            let mem_size =
+                tensors * sys::ggml_tensor_overhead() + sys::ggml_graph_overhead_custom(graph, false);
             sys::ggml_init(sys::ggml_init_params { mem_size, mem_buffer: null_mut(), no_alloc: true })
         };
         NonNull::new(context).map(Self).ok_or_else(|| anyhow::anyhow!("ggml_init failed"))
@@ -121,7 +123,10 @@ impl Weights {
             let slice = sys::ggml_nbytes(tensors[0]);
             ensure!(slice * slices <= bytes.len(), "the weights are too short");
             if !repack {
-                let buffer = Buffer(sys::ggml_backend_cpu_buffer_from_ptr(bytes.as_ptr().cast_mut().cast(), bytes.len()));
+                let buffer = Buffer(sys::ggml_backend_cpu_buffer_from_ptr(
+                    bytes.as_ptr().cast_mut().cast(),
+                    bytes.len(),
+                ));
                 for (index, &tensor) in tensors.iter().enumerate() {
                     let address = bytes.as_ptr().add(index * slice).cast_mut();
                     let status = sys::ggml_backend_tensor_alloc(buffer.0, tensor, address.cast());
@@ -156,7 +161,12 @@ impl Graph {
     ///
     /// # Safety
     /// The weights outlive the graph.
-    pub unsafe fn mul_mat(weights: &[*mut sys::ggml_tensor], x: &[f32], cols: i64, tokens: i64) -> Result<Self> {
+    pub unsafe fn mul_mat(
+        weights: &[*mut sys::ggml_tensor],
+        x: &[f32],
+        cols: i64,
+        tokens: i64,
+    ) -> Result<Self> {
         let context = Context::new(weights.len() + 2, GRAPH)?;
         // SAFETY: the context has room for these tensors, and the weights are alive.
         unsafe {
@@ -174,7 +184,13 @@ impl Graph {
     ///
     /// # Safety
     /// The weight outlives the graph.
-    pub unsafe fn mul_mat_id(weight: *mut sys::ggml_tensor, x: &[f32], cols: i64, tokens: i64, used: i64) -> Result<Self> {
+    pub unsafe fn mul_mat_id(
+        weight: *mut sys::ggml_tensor,
+        x: &[f32],
+        cols: i64,
+        tokens: i64,
+        used: i64,
+    ) -> Result<Self> {
         let context = Context::new(4, GRAPH)?;
         // SAFETY: as for `mul_mat`.
         unsafe {

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use llama_cpp_sys_2 as sys;
 use memmap2::{Advice, Mmap, MmapMut};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::fs::File;
 use std::io::BufRead as _;
@@ -28,13 +29,16 @@ const CHOICES: usize = 64;
 
 /// The weights of the jobs that follow.
 struct Loaded {
-    // Dropped before the memory that it points into.
-    current: Option<(String, Weights)>,
+    /// Tensors made last, one set for each kind of memory. Dropped before the memory that they point into.
+    made: BTreeMap<String, (Made, Option<Weights>)>,
     ty: sys::ggml_type,
     row_bytes: usize,
     file: Mmap,
     huge: MmapMut,
 }
+
+/// What a set of tensors was made for: columns, rows, experts; how many.
+type Made = ([i64; 3], usize);
 
 /// Answers jobs until standard input ends.
 pub fn serve() -> Result<()> {
@@ -73,7 +77,7 @@ fn load(path: &str, ty: u32, row_bytes: usize) -> Result<Option<Loaded>> {
     let mut huge = MmapMut::map_anon(file.len())?;
     huge.advise(Advice::HugePage)?;
     huge.copy_from_slice(&file);
-    Ok(Some(Loaded { current: None, ty, row_bytes, file, huge }))
+    Ok(Some(Loaded { made: BTreeMap::new(), ty, row_bytes, file, huge }))
 }
 
 impl Loaded {
@@ -89,10 +93,9 @@ impl Loaded {
             (["mul", memory, ..], &[rows, cols, tokens, threads, slices]) => {
                 let fit = self.bytes(memory).len() / (self.row_bytes * rows as usize * cols as usize / 2048);
                 let slices = fit.min(slices as usize);
-                if !self.prepare(backend, memory, [cols, rows, 1], slices)? {
+                let Some(weights) = self.prepare(backend, memory, ([cols, rows, 1], slices))? else {
                     return Ok(None);
-                }
-                let Some((_, weights)) = &self.current else { return Ok(None) };
+                };
                 backend.threads(threads as i32);
                 let x = input((tokens * cols) as usize);
                 // SAFETY: the graphs live in this block only, the weights in `self`.
@@ -110,10 +113,9 @@ impl Loaded {
                 .map(Some)
             }
             (["experts", memory, ..], &[rows, cols, tokens, threads, experts, used, seed]) => {
-                if !self.prepare(backend, memory, [cols, rows, experts], 1)? {
+                let Some(weights) = self.prepare(backend, memory, ([cols, rows, experts], 1))? else {
                     return Ok(None);
-                }
-                let Some((_, weights)) = &self.current else { return Ok(None) };
+                };
                 backend.threads(threads as i32);
                 let x = input((tokens * cols) as usize);
                 // SAFETY: the graph lives in this block only, the weights in `self`.
@@ -134,21 +136,22 @@ impl Loaded {
         }
     }
 
-    /// Makes the tensors of a shape, unless the last job had the same; false if there is no such thing.
-    fn prepare(&mut self, backend: &Backend, memory: &str, shape: [i64; 3], slices: usize) -> Result<bool> {
+    /// The tensors of a shape: those of the last job in this memory if it had the same. `None` if there is no such thing.
+    fn prepare(&mut self, backend: &Backend, memory: &str, made: Made) -> Result<Option<&Weights>> {
+        let (shape, slices) = made;
         let bytes = self.row_bytes as i64 * shape[0] / 2048 * shape[1] * shape[2];
         if slices == 0 || bytes * slices as i64 > self.file.len() as i64 {
-            return Ok(false);
+            return Ok(None);
         }
-        let key = format!("{memory} {shape:?} {slices}");
-        if self.current.as_ref().is_none_or(|(current, _)| *current != key) {
-            self.current = None;
-            // SAFETY: the mappings are dropped after `current`, and nobody writes to them.
+        if self.made.get(memory).is_none_or(|(last, _)| *last != made) {
+            self.made.remove(memory);
+            let repack = memory == "repack";
+            // SAFETY: the mappings are dropped after `made`, and nobody writes to them.
             let weights =
-                unsafe { Weights::new(backend, self.bytes(memory), self.ty, shape, slices, memory == "repack")? };
-            self.current = weights.map(|weights| (key, weights));
+                unsafe { Weights::new(backend, self.bytes(memory), self.ty, shape, slices, repack)? };
+            self.made.insert(memory.to_owned(), (made, weights));
         }
-        Ok(self.current.is_some())
+        Ok(self.made.get(memory).and_then(|(_, weights)| weights.as_ref()))
     }
 
     /// Seconds of a pass of `vec_dot` over rows.

@@ -42,7 +42,13 @@ struct Peer {
     vocab: i32,
 }
 
-unsafe extern "C" fn quiet(_level: llama::ggml_log_level, _text: *const std::ffi::c_char, _user: *mut std::ffi::c_void) {}
+/// Drops what ggml and llama.cpp log.
+pub unsafe extern "C" fn quiet(
+    _level: llama::ggml_log_level,
+    _text: *const std::ffi::c_char,
+    _user: *mut std::ffi::c_void,
+) {
+}
 
 impl Peer {
     fn load(options: &Options) -> Result<Self> {
@@ -105,7 +111,8 @@ impl Peer {
 
     fn decode(&self, count: usize) -> Result<f64> {
         self.prefill(16)?;
-        let mut seconds = self.tokens(count).into_iter().map(|t| self.feed(&mut [t])).collect::<Result<Vec<_>>>()?;
+        let mut seconds =
+            self.tokens(count).into_iter().map(|t| self.feed(&mut [t])).collect::<Result<Vec<_>>>()?;
         seconds.sort_by(f64::total_cmp);
         Ok(seconds[seconds.len() / 2])
     }
@@ -149,12 +156,22 @@ pub fn start(args: Vec<OsString>) -> Result<()> {
     let count = unsafe {
         let vocab = llama::llama_model_get_vocab(peer.model);
         let text = prompt.as_ptr().cast();
-        llama::llama_tokenize(vocab, text, prompt.len() as i32, tokens.as_mut_ptr(), tokens.len() as i32, true, false)
+        llama::llama_tokenize(
+            vocab,
+            text,
+            prompt.len() as i32,
+            tokens.as_mut_ptr(),
+            tokens.len() as i32,
+            true,
+            false,
+        )
     };
     let read = tokens.get_mut(..16).filter(|_| count >= 16).context("the prompt has at least 16 tokens")?;
     peer.feed(read)?;
     // SAFETY: the context is alive and its last logits hold one value per token of the vocabulary.
-    let logits = unsafe { std::slice::from_raw_parts(llama::llama_get_logits_ith(peer.context, -1), peer.vocab as usize) };
+    let logits = unsafe {
+        std::slice::from_raw_parts(llama::llama_get_logits_ith(peer.context, -1), peer.vocab as usize)
+    };
     let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0);
     println!("{}", json!({ "token": best }));
     Ok(())

@@ -68,7 +68,8 @@ impl WeightFile {
         let experts = EXPERTS * EXPERT[0] * ty.row_bytes(EXPERT[1]);
         let least = if ty.bits_per_value() > 10.0 { WEIGHTS } else { WEIGHTS.max(experts) };
         let slices = least.div_ceil(slice);
-        let this = Self { path: folder.join(format!("kernels-{}", std::process::id())), bytes: slice * slices };
+        let this =
+            Self { path: folder.join(format!("kernels-{}", std::process::id())), bytes: slice * slices };
         let mut file =
             File::create(&this.path).with_context(|| format!("creating {}", this.path.display()))?;
         let random = blocks::random(ty, slice, 1);
@@ -138,7 +139,9 @@ impl Bench<'_> {
         }
         let [rows, cols] = EXPERT;
         if EXPERTS * rows * ty.row_bytes(cols) <= weights.bytes && ty.block_len() > 1 {
-            for tokens in EXPERT_TOKENS.into_iter().filter(|tokens| self.options.tokens.iter().max() >= Some(tokens)) {
+            for tokens in
+                EXPERT_TOKENS.into_iter().filter(|tokens| self.options.tokens.iter().max() >= Some(tokens))
+            {
                 for &threads in &threads {
                     self.experts(ty, known, tokens, threads)?;
                 }

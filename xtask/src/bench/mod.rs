@@ -133,8 +133,7 @@ fn cargo() -> Command {
 /// Builds the release of this very program: our engine behind a pipe.
 fn build_ours() -> Result<PathBuf> {
     let root = tidy::root();
-    let built =
-        cargo().args(["build", "--release", "--quiet", "-p", "xtask"]).current_dir(&root).status()?;
+    let built = cargo().args(["build", "--release", "--quiet", "-p", "xtask"]).current_dir(&root).status()?;
     ensure!(built.success(), "building quant failed");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     Ok(target.join("release").join(format!("xtask{}", std::env::consts::EXE_SUFFIX)))

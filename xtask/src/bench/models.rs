@@ -2,23 +2,16 @@
 
 use super::engine::Engine;
 use super::{Options, build_ours};
-use crate::report::{self, Samples, cell};
 use crate::model;
+use crate::report::{self, Samples, cell};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 /// Measures each model at each number of threads.
 pub fn run(options: &Options) -> Result<Vec<Value>> {
     let program = build_ours()?;
-    let mut rows = vec![report::head(&[
-        "model",
-        "threads",
-        "job",
-        "tok/s",
-        "weights GB/s",
-        "read GB/s",
-        "percent",
-    ])];
+    let mut rows =
+        vec![report::head(&["model", "threads", "job", "tok/s", "weights GB/s", "read GB/s", "percent"])];
     let mut results = Vec::new();
     for file in model::files(&options.models(&["llama-3.2-1b:q4_k_m", "llama-3.2-1b:q8_0"]))? {
         for &threads in &options.threads {

@@ -2,8 +2,8 @@
 
 use super::engine::Engine;
 use super::{Options, build_ours, build_peer};
-use crate::report::{self, Samples, cell};
 use crate::model;
+use crate::report::{self, Samples, cell};
 use anyhow::{Context as _, Result};
 use serde_json::json;
 use std::process::Command;
@@ -25,7 +25,8 @@ pub fn run(args: Vec<String>) -> Result<()> {
             }
             for (job, count) in [("prefill", options.prefill), ("decode", options.decode)] {
                 let tokens = if job == "prefill" { count as f64 } else { 1.0 };
-                let [quant, on, off] = interleave(&mut engines, &format!("{job} {count}"), tokens, options.reps)?;
+                let [quant, on, off] =
+                    interleave(&mut engines, &format!("{job} {count}"), tokens, options.reps)?;
                 let better = better(&on, &off);
                 rows.push(vec![
                     file.name.clone(),

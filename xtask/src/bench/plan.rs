@@ -93,7 +93,17 @@ impl Job {
 const HEADS: [&[&str]; 4] = [
     &["type", "quant GB/s", "Gelem/s", "vec_dot GB/s", "Gelem/s", "ratio"],
     &[
-        "type", "memory", "shape", "threads", "quant", "read", "percent", "vec_dot (1t)", "mul_mat", "repack", "ratio",
+        "type",
+        "memory",
+        "shape",
+        "threads",
+        "quant",
+        "read",
+        "percent",
+        "vec_dot (1t)",
+        "mul_mat",
+        "repack",
+        "ratio",
     ],
     &["type", "shape", "tokens", "threads", "quant", "peak", "percent", "mul_mat", "repack", "ratio", "cost"],
     &["type", "tokens", "threads", "quant", "mul_mat_id", "repack", "ratio"],

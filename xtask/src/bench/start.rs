@@ -3,8 +3,8 @@
 
 use super::engine::Engine;
 use super::{Options, build_ours, build_peer};
-use crate::report::{self, Samples, cell};
 use crate::model;
+use crate::report::{self, Samples, cell};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -38,7 +38,10 @@ pub fn run(options: &Options) -> Result<Vec<Value>> {
                 take(0, start("quant", &ours, &["first-token"], &file.path, threads)?);
                 let Some(peer) = &peer else { continue };
                 for (slot, repack) in [(1, "on"), (2, "off")] {
-                    take(slot, start("llama.cpp", peer, &["start", "--repack", repack], &file.path, threads)?);
+                    take(
+                        slot,
+                        start("llama.cpp", peer, &["start", "--repack", repack], &file.path, threads)?,
+                    );
                 }
             }
             let [quant, on, off] = &starts;
@@ -54,7 +57,11 @@ pub fn run(options: &Options) -> Result<Vec<Value>> {
             ]);
             results.push(report::row(
                 json!({ "model": file.name, "job": "start", "threads": threads }),
-                &[("quant_starts_per_s", quant), ("repack_on_starts_per_s", on), ("repack_off_starts_per_s", off)],
+                &[
+                    ("quant_starts_per_s", quant),
+                    ("repack_on_starts_per_s", on),
+                    ("repack_off_starts_per_s", off),
+                ],
             ));
         }
     }

@@ -46,8 +46,7 @@ const LLAMA_1B: Shape = Shape {
 };
 
 /// Llama 3.2 3B as in its published configuration (tied embeddings).
-const LLAMA_3B: Shape =
-    Shape { layers: 28, width: 3072, heads: 24, kv_heads: 8, head_dim: 128, ..LLAMA_1B };
+const LLAMA_3B: Shape = Shape { layers: 28, width: 3072, heads: 24, kv_heads: 8, head_dim: 128, ..LLAMA_1B };
 
 /// SmolLM2 135M as in its published configuration (tied embeddings).
 const SMOLLM2_135M: Shape = Shape {
@@ -152,7 +151,8 @@ fn tensors(s: Shape, kind: &str) -> Result<Vec<Entry>> {
             (ty, ty)
         }
     };
-    let entry = |name: String, ty, dims: &[u64]| Entry { name, ty: fitting(ty, dims[0]), dims: dims.to_vec() };
+    let entry =
+        |name: String, ty, dims: &[u64]| Entry { name, ty: fitting(ty, dims[0]), dims: dims.to_vec() };
     let mut list = vec![
         entry("token_embd.weight".into(), better, &[s.width, s.vocabulary]),
         entry("output_norm.weight".into(), GgmlType::F32, &[s.width]),

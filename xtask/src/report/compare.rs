@@ -74,7 +74,13 @@ pub fn run(args: Vec<String>) -> Result<()> {
     }
     table(&rows);
     let count = |mark| pairs.iter().filter(|pair| pair.mark() == mark).count();
-    println!("{} figures: {} faster, {} slower, {} within noise", pairs.len(), count("+"), count("-"), count(""));
+    println!(
+        "{} figures: {} faster, {} slower, {} within noise",
+        pairs.len(),
+        count("+"),
+        count("-"),
+        count("")
+    );
     if alone > 0 {
         println!("{alone} figures are in one run only");
     }
@@ -95,8 +101,10 @@ fn figures(report: &Value) -> Result<Figures> {
     let mut all = Figures::new();
     for result in report["results"].as_array().context("a report has results")? {
         let what = result["what"].as_object().context("a row says what it is")?;
-        let name: Vec<String> =
-            what.values().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect();
+        let name: Vec<String> = what
+            .values()
+            .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            .collect();
         for (figure, value) in result["figures"].as_object().into_iter().flatten() {
             let median = value["median"].as_f64().context("a figure has a median")?;
             let spread = value["spread"].as_f64().unwrap_or_default();
@@ -154,11 +162,7 @@ mod tests {
             pairs.iter().map(|p| (p.row.as_str(), p.mark(), p.fails(0.95), p.fails(0.85))).collect();
         assert_eq!(
             found,
-            [
-                ("calm 1", "-", true, false),
-                ("noisy 1", "", false, false),
-                ("peer 1", "-", false, false)
-            ]
+            [("calm 1", "-", true, false), ("noisy 1", "", false, false), ("peer 1", "-", false, false)]
         );
         assert_eq!(alone, 1);
         assert!(figures(&json!({ "results": [{ "what": 3 }] })).is_err());

@@ -121,7 +121,14 @@ impl Ours {
                 let weight = weights[self.turn % weights.len()];
                 self.turn += 1;
                 let mut projections = [Projection { weight, bias: None, out: &mut out }];
-                self.kernels.matmul(team, &mut self.scratch, Activations::Auto, &x, tokens, &mut projections)?;
+                self.kernels.matmul(
+                    team,
+                    &mut self.scratch,
+                    Activations::Auto,
+                    &x,
+                    tokens,
+                    &mut projections,
+                )?;
             }
             Ok(group as f64)
         })

@@ -26,7 +26,8 @@ const UNSAFE: &[&str] = &[
 ];
 
 /// Crate roots that can't forbid unsafe code because a module of theirs needs it.
-const UNSAFE_CRATES: &[&str] = &["quant-kernels/src/lib.rs", "gguf/src/lib.rs", "xtask/src/main.rs", "xtask/peers/src/main.rs"];
+const UNSAFE_CRATES: &[&str] =
+    &["quant-kernels/src/lib.rs", "gguf/src/lib.rs", "xtask/src/main.rs", "xtask/peers/src/main.rs"];
 
 /// Folders whose code may print: apps, tools, tests, benches, examples.
 const MAY_PRINT: &[&str] =
