@@ -151,9 +151,9 @@ impl Bench<'_> {
     }
 
     fn cache(&mut self, ty: GgmlType, known: bool) -> Result<()> {
-        let rows = CACHED / ty.row_bytes(CACHED_COLS) & !63;
-        let job = format!("cache {CACHED_COLS} {}", rows.max(64));
-        let work = (rows.max(64) * ty.row_bytes(CACHED_COLS)) as f64 / 1e9;
+        let rows = (CACHED / ty.row_bytes(CACHED_COLS)).next_multiple_of(64);
+        let job = format!("cache {CACHED_COLS} {}", rows);
+        let work = (rows * ty.row_bytes(CACHED_COLS)) as f64 / 1e9;
         let round = Round {
             quant: Some(job.clone()),
             limit: None,

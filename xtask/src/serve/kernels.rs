@@ -153,10 +153,11 @@ fn load(path: &str, ty: u32) -> Result<Loaded> {
 
 /// The team of so many threads, made on first use.
 fn team(teams: &mut BTreeMap<usize, Team>, threads: usize) -> Result<&Team> {
-    if !teams.contains_key(&threads) {
-        teams.insert(threads, Team::new(threads)?);
-    }
-    teams.get(&threads).context("a team")
+    use std::collections::btree_map::Entry;
+    Ok(match teams.entry(threads) {
+        Entry::Occupied(team) => team.into_mut(),
+        Entry::Vacant(place) => place.insert(Team::new(threads)?),
+    })
 }
 
 /// Median seconds of a unit of `work`, which returns how many it did; the first call only warms up, unless it took so
