@@ -1,5 +1,5 @@
-//! Matmul of every type with SIMD kernels: one token from memory (GB/s of weights), small batches and prefill
-//! (operations per second, two for a multiply and add), at one and two threads.
+//! Matmul of every type with SIMD kernels: one token in cache and from memory (GB/s of weights), small batches and
+//! prefill (operations per second, two for a multiply and add), at one and two threads.
 //!
 //! `QUANT_ISA` pins a tier. `cargo bench -p quant-kernels --bench matmul -- gemv/q4_K` picks by name.
 
@@ -23,6 +23,8 @@ const COLS: usize = 2048;
 /// Rows of the matrix from memory: well beyond any cache.
 const LONG: usize = 128 * 1024;
 const ROWS: usize = 8192;
+/// Rows that stay in the L2 cache.
+const SHORT: usize = 256;
 
 /// Random codes under small scales: bytes whose every second one is below 0x30 are small as f16 and as f32.
 fn weights(ty: GgmlType, rows: usize) -> Vec<u8> {
@@ -44,9 +46,12 @@ fn bench(c: &mut Criterion) {
         std::env::var("QUANT_ISA").map_or_else(|_| Isa::detect(), |n| Isa::from_name(&n).expect("a tier"));
     let kernels = Kernels::new(isa);
     let teams = [Team::new(1).expect("threads"), Team::new(2).expect("threads")];
-    for (name, rows, batches) in
-        [("gemv", LONG, &[1][..]), ("batch", ROWS, &[2, 4, 8, 16][..]), ("gemm", ROWS, &[512][..])]
-    {
+    for (name, rows, batches) in [
+        ("cache", SHORT, &[1][..]),
+        ("gemv", LONG, &[1][..]),
+        ("batch", ROWS, &[2, 4, 8, 16][..]),
+        ("gemm", ROWS, &[512][..]),
+    ] {
         let mut group = c.benchmark_group(name);
         group.sample_size(10).measurement_time(Duration::from_secs(2));
         for ty in TYPES.into_iter().filter(|&ty| kernels.of(ty).is_some()) {
