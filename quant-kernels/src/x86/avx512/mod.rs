@@ -2,6 +2,7 @@
 #![allow(clippy::needless_range_loop, reason = "register tiles: one index walks several arrays")]
 
 pub(crate) mod activations;
+mod blocks;
 pub(crate) mod float;
 mod linear;
 mod load;
@@ -14,6 +15,7 @@ pub(crate) mod q6_k;
 pub(crate) mod q8_0;
 pub(crate) mod simd;
 mod step;
+mod super_blocks;
 
 use crate::GgmlType;
 use crate::isa::Avx512;

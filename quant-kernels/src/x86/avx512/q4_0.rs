@@ -17,7 +17,7 @@ struct Q4_0;
 
 impl Format for Q4_0 {
     const BYTES: usize = 8 * 18;
-    const STEPS: Steps = Steps::Blocks { offset: 8 };
+    const STEPS: Steps = Steps::Blocks { sub: 32, offset: 8, minima: false };
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
