@@ -4,21 +4,27 @@ pub mod activations;
 #[cfg(target_arch = "aarch64")]
 mod arm;
 pub mod attention;
+pub mod causal_conv1d;
+pub mod delta_net;
 mod error;
 pub mod exp;
 pub mod gelu;
 mod ggml_type;
 mod isa;
+pub mod l2_norm;
 mod lines;
 pub mod matmul;
 pub mod parallel;
 pub mod residual;
 pub mod rms_norm;
 pub mod rope;
+pub mod sigmoid;
 pub mod silu;
 mod simd;
 pub mod softmax;
+pub mod softplus;
 pub mod store_f16;
+pub mod top_k;
 pub mod types;
 #[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
 mod vec128;
