@@ -124,7 +124,10 @@ fn dots<S: Simd, const BYTES: usize, L: Load<BYTES>, const R: usize, const T: us
     });
     let mut acc = [[s.splat(0.0); T]; R];
     for i in 0..cols / LANES {
-        let x = tokens.map(|(whole, _)| s.load(&whole[i]));
+        let mut x = [s.splat(0.0); T];
+        for (x, (whole, _)) in x.iter_mut().zip(&tokens) {
+            *x = s.load(&whole[i]);
+        }
         for (acc, (whole, _)) in acc.iter_mut().zip(&weights) {
             let w = L::load(s, &whole[i]);
             for (acc, x) in acc.iter_mut().zip(x) {

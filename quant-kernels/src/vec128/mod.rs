@@ -4,6 +4,43 @@
 //! their matmuls are here. As in `simd.rs`, all of it is `inline(always)` and ends up in one function per tier that
 //! has the tier's target features.
 
+/// `[f(0), f(1)]` for `two!(i => f(i))`. `std::array::from_fn` and `map` need not be inlined, but what uses a tier's
+/// instructions has to be.
+macro_rules! two {
+    ($i:ident => $value:expr) => {
+        [
+            {
+                let $i = 0usize;
+                $value
+            },
+            {
+                let $i = 1usize;
+                $value
+            },
+        ]
+    };
+}
+pub(crate) use two;
+
+/// As `two!`, four times.
+macro_rules! four {
+    ($i:ident => $value:expr) => {{
+        let [a, b] = $crate::vec128::two!(half => { let $i = half; $value });
+        let [c, d] = $crate::vec128::two!(half => { let $i = half + 2; $value });
+        [a, b, c, d]
+    }};
+}
+pub(crate) use four;
+
+/// As `two!`, eight times.
+macro_rules! eight {
+    ($i:ident => $value:expr) => {{
+        let [a, b, c, d] = $crate::vec128::four!(half => { let $i = half; $value });
+        let [e, f, g, h] = $crate::vec128::four!(half => { let $i = half + 4; $value });
+        [a, b, c, d, e, f, g, h]
+    }};
+}
+
 mod blocks;
 mod float;
 mod formats;
@@ -132,6 +169,19 @@ fn rows<'a, const N: usize, const BYTES: usize>(
     blocks: usize,
 ) -> [&'a [[u8; BYTES]]; N] {
     std::array::from_fn(|r| &tile.row((first + r).min(tile.rows - 1)).as_chunks().0[..blocks])
+}
+
+/// Block `b` of each row.
+#[inline(always)]
+fn blocks_at<'a, const N: usize, const BYTES: usize>(
+    rows: &[&'a [[u8; BYTES]]; N],
+    b: usize,
+) -> [&'a [u8; BYTES]; N] {
+    let mut blocks = [&rows[0][b]; N];
+    for (block, row) in blocks.iter_mut().zip(rows) {
+        *block = &row[b];
+    }
+    blocks
 }
 
 /// Sixteen codes of a block from `at`.

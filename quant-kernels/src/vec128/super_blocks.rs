@@ -7,7 +7,7 @@
 //! 64 * high + low, and both parts are multiplied with the minima as codes are.
 
 use super::blocks::SuperBlock;
-use super::{ROWS, Vec128, rows, sixteen};
+use super::{ROWS, Vec128, blocks_at, rows, sixteen};
 use crate::activations::Acts;
 use crate::matmul::Tile;
 
@@ -108,8 +108,8 @@ fn one_token<S: Vec128, const BYTES: usize, B: SuperBlock>(
         let token = tokens.block::<B>(b, 0);
         let (mut isums, mut msums) = ([s.splat_i32(0); 4], [s.splat_i32(0); 4]);
         let (mut d, mut dmin) = ([0f32; 4], [0f32; 4]);
-        for (r, bytes) in rows.map(|row| &row[b]).into_iter().enumerate() {
-            let block = unpack(bytes);
+        for (r, row) in rows.into_iter().enumerate() {
+            let block = unpack(&row[b]);
             let scaled = block.scaled();
             d[r] = scaled.d;
             isums[r] = s.dot256(&scaled.q, &scaled.scales, token.x);
@@ -117,7 +117,8 @@ fn one_token<S: Vec128, const BYTES: usize, B: SuperBlock>(
                 let mins;
                 (mins, dmin[r]) = block.mins();
                 let mins = s.load_u8(mins);
-                let [high, low] = token.sums.map(|sums| s.dot16(s.splat_i32(0), mins, s.load_u8(sums)));
+                let high = s.dot16(s.splat_i32(0), mins, s.load_u8(token.sums[0]));
+                let low = s.dot16(s.splat_i32(0), mins, s.load_u8(token.sums[1]));
                 msums[r] = s.mul_add_i32(high, s.splat_i32(64), low);
             }
         }
@@ -140,17 +141,19 @@ fn many_tokens<S: Vec128, const PER: usize, const BYTES: usize, B: SuperBlock>(
 ) {
     let (blocks, count) = (rows[0].len(), tokens.acts.tokens);
     for b in 0..blocks {
-        let panel = panel(s, &rows.map(|row| unpack(&row[b])));
+        let bytes = blocks_at(&rows, b);
+        let panel = panel(s, &eight!(r => unpack(bytes[r])));
         let mut acc = acc.as_chunks_mut::<ACC>().0.iter_mut();
         let mut t = 0;
         while t < count {
             // A last single token is its own partner.
-            let at = |i: usize| tokens.block::<B>(b, (t + i).min(count - 1));
             if S::PAIRS == 2 && count - t > 2 {
-                panel_sums::<S, PER, 2, B>(s, &panel, [[at(0), at(1)], [at(2), at(3)]], &mut acc);
+                let tokens = two!(p => two!(i => tokens.block::<B>(b, (t + 2 * p + i).min(count - 1))));
+                panel_sums::<S, PER, 2, B>(s, &panel, tokens, &mut acc);
                 t += 4;
             } else {
-                panel_sums::<S, PER, 1, B>(s, &panel, [[at(0), at(1)]], &mut acc);
+                let tokens = [two!(i => tokens.block::<B>(b, (t + i).min(count - 1)))];
+                panel_sums::<S, PER, 1, B>(s, &panel, tokens, &mut acc);
                 t += 2;
             }
         }
@@ -160,18 +163,27 @@ fn many_tokens<S: Vec128, const PER: usize, const BYTES: usize, B: SuperBlock>(
 /// Eight rows' blocks in the order of the tier.
 #[inline(always)]
 fn panel<S: Vec128, B: SuperBlock>(s: S, blocks: &[B; ROWS]) -> Panel<S> {
-    let four = |g: usize, of: &dyn Fn(&B) -> S::B| std::array::from_fn(|r| of(&blocks[4 * g + r]));
-    let codes = |j: usize, g: usize| -> S::W {
-        s.pack(four(g, &|block| s.load_i8(sixteen(&block.scaled().q, 16 * j))))
+    let scales = two!(g => s.columns(four!(r => s.load_i8(&blocks[4 * g + r].scaled().scales))));
+    let mut panel = Panel {
+        codes: [codes(s, blocks, 0); 16],
+        scales: [[[s.splat_i32(0); 2]; 2]; 16],
+        mins: two!(g => s.pack(four!(r => s.load_u8(blocks[4 * g + r].mins().0)))),
+        d: two!(g => four!(r => blocks[4 * g + r].scaled().d)),
+        dmin: two!(g => four!(r => blocks[4 * g + r].mins().1)),
     };
-    let scales = [0, 1].map(|g| s.columns(four(g, &|block| s.load_i8(&block.scaled().scales))));
-    Panel {
-        codes: std::array::from_fn(|j| [codes(j, 0), codes(j, 1)]),
-        scales: std::array::from_fn(|j| [s.spread(scales[0][j]), s.spread(scales[1][j])]),
-        mins: [0, 1].map(|g| s.pack(four(g, &|block| s.load_u8(block.mins().0)))),
-        d: [0, 1].map(|g| std::array::from_fn(|r| blocks[4 * g + r].scaled().d)),
-        dmin: [0, 1].map(|g| std::array::from_fn(|r| blocks[4 * g + r].mins().1)),
+    for (j, of) in panel.codes.iter_mut().enumerate().skip(1) {
+        *of = codes(s, blocks, j);
     }
+    for (j, of) in panel.scales.iter_mut().enumerate() {
+        *of = two!(g => s.spread(scales[g][j]));
+    }
+    panel
+}
+
+/// Sixteen codes of eight rows.
+#[inline(always)]
+fn codes<S: Vec128, B: SuperBlock>(s: S, blocks: &[B; ROWS], j: usize) -> [S::W; 2] {
+    two!(g => s.pack(four!(r => s.load_i8(sixteen(&blocks[4 * g + r].scaled().q, 16 * j)))))
 }
 
 /// A panel with pairs of tokens: folds one block into as many of their accumulators as there are left.
@@ -188,7 +200,7 @@ fn panel_sums<'a, S: Vec128, const PER: usize, const PAIRS: usize, B: SuperBlock
         let mut sums = zero;
         for j in first..first + PER {
             for (sums, pair) in sums.iter_mut().zip(&tokens) {
-                let x = s.pair(pair.map(|token| s.load_i8(sixteen(token.x, 16 * j))));
+                let x = s.pair(two!(t => s.load_i8(sixteen(pair[t].x, 16 * j))));
                 for (sum, w) in sums.iter_mut().zip(&panel.codes[j]) {
                     *sum = s.products(*sum, w, &x);
                 }
@@ -196,23 +208,25 @@ fn panel_sums<'a, S: Vec128, const PER: usize, const PAIRS: usize, B: SuperBlock
         }
         for (isums, sums) in isums.iter_mut().zip(&sums) {
             for ((isum, sum), scale) in isums.iter_mut().zip(sums).zip(&panel.scales[first]) {
-                *isum = [0, 1].map(|i| s.mul_add_i32(sum[i], scale[i], isum[i]));
+                *isum = two!(i => s.mul_add_i32(sum[i], scale[i], isum[i]));
             }
         }
     }
     let mut msums = zero;
     if B::MINS {
         for (msums, pair) in msums.iter_mut().zip(&tokens) {
-            let [high, low] = [0, 1].map(|part| s.pair(pair.map(|token| s.load_u8(token.sums[part]))));
+            let high = s.pair([s.load_u8(pair[0].sums[0]), s.load_u8(pair[1].sums[0])]);
+            let low = s.pair([s.load_u8(pair[0].sums[1]), s.load_u8(pair[1].sums[1])]);
             for (msum, mins) in msums.iter_mut().zip(&panel.mins) {
                 let high = s.products([s.splat_i32(0); 2], mins, &high);
-                let high = high.map(|high| s.mul_add_i32(high, s.splat_i32(64), s.splat_i32(0)));
+                let high = two!(i => s.mul_add_i32(high[i], s.splat_i32(64), s.splat_i32(0)));
                 *msum = s.products(high, mins, &low);
             }
         }
     }
     for ((pair, isums), msums) in tokens.iter().zip(isums).zip(msums) {
-        let (isums, msums) = (isums.map(|isum| s.gather(isum)), msums.map(|msum| s.gather(msum)));
+        let isums = [s.gather(isums[0]), s.gather(isums[1])];
+        let msums = [s.gather(msums[0]), s.gather(msums[1])];
         for (i, token) in pair.iter().enumerate() {
             let Some(acc) = acc.next() else { return };
             let acc = acc.as_chunks_mut::<4>().0;

@@ -5,7 +5,7 @@
 //! More tokens: a stored block of eight rows is unpacked once, in the order of the products, for all tokens.
 
 use super::blocks::Units;
-use super::{ROWS, Vec128, rows, sixteen};
+use super::{ROWS, Vec128, blocks_at, rows, sixteen};
 use crate::activations::Acts;
 use crate::matmul::Tile;
 
@@ -74,19 +74,21 @@ fn one_token<S: Vec128, const BYTES: usize, B: Units>(
     let (mut acc, mut accm) = ([0f32; 4], [0f32; 4]);
     let count = rows[0].len();
     for b in 0..count {
-        let blocks = rows.map(|row| unpack(&row[b]));
+        let bytes = blocks_at(&rows, b);
+        let blocks = four!(r => unpack(bytes[r]));
         for unit in 0..B::LEN / B::UNIT {
             let at = unit * B::UNIT;
             let token = token(acts, 0, b * B::LEN + at, B::UNIT);
-            let isums = std::array::from_fn(|r| {
-                (0..B::UNIT).step_by(16).fold(s.splat_i32(0), |isum, i| {
-                    let (w, x) = (sixteen(blocks[r].codes(), at + i), sixteen(token.x, i));
-                    s.dot16(isum, s.load_i8(w), s.load_i8(x))
-                })
-            });
-            s.fold(&mut acc, &std::array::from_fn(|r| blocks[r].d(unit)), token.d, s.across(isums));
+            let mut isums = [s.splat_i32(0); 4];
+            for (isum, block) in isums.iter_mut().zip(&blocks) {
+                for i in (0..B::UNIT).step_by(16) {
+                    let (w, x) = (sixteen(block.codes(), at + i), sixteen(token.x, i));
+                    *isum = s.dot16(*isum, s.load_i8(w), s.load_i8(x));
+                }
+            }
+            s.fold(&mut acc, &four!(r => blocks[r].d(unit)), token.d, s.across(isums));
             if B::OFFSET {
-                let min = std::array::from_fn(|r| blocks[r].min());
+                let min = four!(r => blocks[r].min());
                 s.fold(&mut accm, &min, token.d, s.splat_i32(token.sum));
             }
         }
@@ -113,21 +115,23 @@ fn many_tokens<S: Vec128, const BYTES: usize, B: Units>(
 ) {
     let count = rows[0].len();
     for b in 0..count {
-        let blocks = rows.map(|row| unpack(&row[b]));
+        let bytes = blocks_at(&rows, b);
+        let blocks = eight!(r => unpack(bytes[r]));
         for unit in 0..B::LEN / B::UNIT {
             let panel = panel(s, &blocks, unit);
             let mut acc = acc.as_chunks_mut::<ACC>().0.iter_mut();
+            let (at, count) = (b * B::LEN + unit * B::UNIT, acts.tokens);
             let mut t = 0;
-            while t < acts.tokens {
+            while t < count {
                 // A last single token is its own partner.
-                let at = |i: usize| {
-                    token(acts, (t + i).min(acts.tokens - 1), b * B::LEN + unit * B::UNIT, B::UNIT)
-                };
-                if S::PAIRS == 2 && acts.tokens - t > 2 {
-                    panel_sums::<S, 2, B>(s, &panel, [[at(0), at(1)], [at(2), at(3)]], &mut acc);
+                if S::PAIRS == 2 && count - t > 2 {
+                    let tokens =
+                        two!(p => two!(i => token(acts, (t + 2 * p + i).min(count - 1), at, B::UNIT)));
+                    panel_sums::<S, 2, B>(s, &panel, tokens, &mut acc);
                     t += 4;
                 } else {
-                    panel_sums::<S, 1, B>(s, &panel, [[at(0), at(1)]], &mut acc);
+                    let tokens = [two!(i => token(acts, (t + i).min(count - 1), at, B::UNIT))];
+                    panel_sums::<S, 1, B>(s, &panel, tokens, &mut acc);
                     t += 2;
                 }
             }
@@ -138,15 +142,13 @@ fn many_tokens<S: Vec128, const BYTES: usize, B: Units>(
 /// A contract block of eight rows' stored blocks in the order of the tier.
 #[inline(always)]
 fn panel<S: Vec128, B: Units>(s: S, blocks: &[B; ROWS], unit: usize) -> Panel<S> {
-    let of = |g: usize, r: usize| &blocks[4 * g + r];
-    let codes = |i: usize, g: usize| {
-        let at = unit * B::UNIT + 16 * i % B::UNIT;
-        s.pack(std::array::from_fn(|r| s.load_i8(sixteen(of(g, r).codes(), at))))
-    };
     Panel {
-        codes: [[codes(0, 0), codes(0, 1)], [codes(1, 0), codes(1, 1)]],
-        d: [0, 1].map(|g| std::array::from_fn(|r| of(g, r).d(unit))),
-        min: [0, 1].map(|g| std::array::from_fn(|r| of(g, r).min())),
+        codes: two!(i => two!(g => {
+            let at = unit * B::UNIT + 16 * i % B::UNIT;
+            s.pack(four!(r => s.load_i8(sixteen(blocks[4 * g + r].codes(), at))))
+        })),
+        d: two!(g => four!(r => blocks[4 * g + r].d(unit))),
+        min: two!(g => four!(r => blocks[4 * g + r].min())),
     }
 }
 
@@ -161,14 +163,14 @@ fn panel_sums<'a, S: Vec128, const PAIRS: usize, B: Units>(
     let mut isums = [[[s.splat_i32(0); 2]; 2]; PAIRS];
     for (i, codes) in panel.codes[..B::UNIT / 16].iter().enumerate() {
         for (isums, pair) in isums.iter_mut().zip(&tokens) {
-            let x = s.pair(pair.map(|token| s.load_i8(sixteen(token.x, 16 * i))));
+            let x = s.pair(two!(t => s.load_i8(sixteen(pair[t].x, 16 * i))));
             for (isum, w) in isums.iter_mut().zip(codes) {
                 *isum = s.products(*isum, w, &x);
             }
         }
     }
     for (pair, isums) in tokens.iter().zip(isums) {
-        let isums = isums.map(|isum| s.gather(isum));
+        let isums = [s.gather(isums[0]), s.gather(isums[1])];
         for (i, token) in pair.iter().enumerate() {
             let Some(acc) = acc.next() else { return };
             let acc = acc.as_chunks_mut::<4>().0;

@@ -32,13 +32,14 @@ fn codes32<S: Vec128>(s: S, codes: [S::B; 2]) -> [i8; 32] {
 
 #[inline(always)]
 pub(super) fn q4_0<S: Vec128>(s: S, block: &[u8; 18]) -> CodeBlock<32> {
-    let codes = split(s, sixteen(block, 2)).map(|code| s.sub(code, s.splat_u8(8)));
+    let (codes, eight) = (split(s, sixteen(block, 2)), s.splat_u8(8));
+    let codes = [s.sub(codes[0], eight), s.sub(codes[1], eight)];
     CodeBlock { d: half(s, block, 0), q: codes32(s, codes) }
 }
 
 #[inline(always)]
 pub(super) fn q8_0<S: Vec128>(s: S, block: &[u8; 34]) -> CodeBlock<32> {
-    let codes = [2, 18].map(|at| s.load_u8(sixteen(block, at)));
+    let codes = [s.load_u8(sixteen(block, 2)), s.load_u8(sixteen(block, 18))];
     CodeBlock { d: half(s, block, 0), q: codes32(s, codes) }
 }
 
@@ -56,7 +57,8 @@ pub(super) fn mxfp4<S: Vec128>(s: S, block: &[u8; 17]) -> CodeBlock<32> {
 #[inline(always)]
 fn levels<S: Vec128>(s: S, levels: &[i8; 16], indices: &[u8; 16]) -> [i8; 32] {
     let levels = s.load_i8(levels);
-    codes32(s, split(s, indices).map(|index| s.lookup(levels, index)))
+    let indices = split(s, indices);
+    codes32(s, [s.lookup(levels, indices[0]), s.lookup(levels, indices[1])])
 }
 
 #[inline(always)]
@@ -64,7 +66,7 @@ pub(super) fn nvfp4<S: Vec128>(s: S, block: &[u8; 36]) -> Nvfp4Block {
     let table = s.load_i8(&FP4_LEVELS);
     Nvfp4Block {
         d: nvfp4::half_scales(block),
-        q: std::array::from_fn(|i| {
+        q: four!(i => {
             let indices = nibbles::<16>(&block[4 + 8 * i..][..8]);
             s.bytes(s.lookup(table, s.load_u8(&indices)))
         }),
@@ -119,7 +121,7 @@ pub(super) fn q4_k<S: Vec128>(s: S, block: &[u8; 144]) -> MinBlock256 {
 pub(super) fn q5_k<S: Vec128>(s: S, block: &[u8; 176]) -> MinBlock256 {
     let one = s.splat_u8(1);
     // The fifth bits of the next 32 codes are the lowest.
-    let mut fifth = [16, 32].map(|at| s.load_u8(sixteen(block, at)));
+    let mut fifth = [s.load_u8(sixteen(block, 16)), s.load_u8(sixteen(block, 32))];
     let mut q = [0; 256];
     for (g, q) in q.as_chunks_mut::<64>().0.iter_mut().enumerate() {
         for half in 0..2 {

@@ -3,7 +3,7 @@
 use super::simd::widen_one;
 use super::{Lanes, Products};
 use crate::simd::LANES;
-use crate::vec128::Vec128;
+use crate::vec128::{Vec128, four};
 use std::arch::aarch64::*;
 
 impl<P: Products> Vec128 for Lanes<P> {
@@ -152,13 +152,12 @@ impl<P: Products> Vec128 for Lanes<P> {
 
     #[inline(always)]
     fn magnitudes(self, acc: int32x4_t, x: &[f32; LANES]) -> int32x4_t {
-        // SAFETY: every CPU of the target has NEON; sixteen values.
-        unsafe {
-            x.as_chunks::<4>()
-                .0
-                .iter()
-                .fold(acc, |acc, x| vmaxq_s32(acc, vreinterpretq_s32_f32(vabsq_f32(vld1q_f32(x.as_ptr())))))
+        let mut acc = acc;
+        for x in x.as_chunks::<4>().0 {
+            // SAFETY: every CPU of the target has NEON; four values.
+            unsafe { acc = vmaxq_s32(acc, vreinterpretq_s32_f32(vabsq_f32(vld1q_f32(x.as_ptr())))) };
         }
+        acc
     }
 
     #[inline(always)]
@@ -174,7 +173,7 @@ impl<P: Products> Vec128 for Lanes<P> {
         let x = x.as_chunks::<4>().0;
         // SAFETY: every CPU of the target has NEON; sixteen values and sixteen bytes.
         unsafe {
-            let x = [0, 1, 2, 3].map(|i| vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x[i].as_ptr()), inverse)));
+            let x = four!(i => vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x[i].as_ptr()), inverse)));
             let low = vmovn_high_s32(vmovn_s32(x[0]), x[1]);
             let high = vmovn_high_s32(vmovn_s32(x[2]), x[3]);
             let codes = vmovn_high_s16(vmovn_s16(low), high);
@@ -205,11 +204,11 @@ pub(super) fn widened(x: int8x16_t) -> [int32x4_t; 4] {
 fn columns(rows: [int8x16_t; 4]) -> [int32x4_t; 16] {
     let (even_low, even_high) = (vzip1q_s8(rows[0], rows[2]), vzip2q_s8(rows[0], rows[2]));
     let (odd_low, odd_high) = (vzip1q_s8(rows[1], rows[3]), vzip2q_s8(rows[1], rows[3]));
-    let columns = [
-        widened(vzip1q_s8(even_low, odd_low)),
-        widened(vzip2q_s8(even_low, odd_low)),
-        widened(vzip1q_s8(even_high, odd_high)),
-        widened(vzip2q_s8(even_high, odd_high)),
-    ];
-    std::array::from_fn(|j| columns[j / 4][j % 4])
+    let mut columns = [vdupq_n_s32(0); 16];
+    let (chunks, _) = columns.as_chunks_mut::<4>();
+    chunks[0] = widened(vzip1q_s8(even_low, odd_low));
+    chunks[1] = widened(vzip2q_s8(even_low, odd_low));
+    chunks[2] = widened(vzip1q_s8(even_high, odd_high));
+    chunks[3] = widened(vzip2q_s8(even_high, odd_high));
+    columns
 }

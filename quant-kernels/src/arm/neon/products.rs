@@ -1,6 +1,7 @@
 //! Products of bytes on the three levels of NEON.
 
 use super::bytes::{across, widened};
+use crate::vec128::{four, two};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -17,8 +18,10 @@ pub(crate) trait Products: Copy {
         unsafe {
             let mut isum = vdupq_n_s32(0);
             for (i, scales) in widened(vld1q_s8(scales.as_ptr())).into_iter().enumerate() {
-                let dots = [4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3]
-                    .map(|j| self.dot16(vdupq_n_s32(0), vld1q_s8(q[j].as_ptr()), vld1q_s8(x[j].as_ptr())));
+                let dots = four!(j => {
+                    let (q, x) = (q[4 * i + j].as_ptr(), x[4 * i + j].as_ptr());
+                    self.dot16(vdupq_n_s32(0), vld1q_s8(q), vld1q_s8(x))
+                });
                 isum = vmlaq_s32(isum, across(dots), scales);
             }
             isum
@@ -92,23 +95,22 @@ impl Products for Base {
     fn pack(self, rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
         // SAFETY: every CPU of the target has NEON.
         unsafe {
-            let rows = rows.map(|row| vreinterpretq_s16_s8(row));
+            let rows = four!(r => vreinterpretq_s16_s8(rows[r]));
             let (even_low, even_high) = (vzip1q_s16(rows[0], rows[2]), vzip2q_s16(rows[0], rows[2]));
             let (odd_low, odd_high) = (vzip1q_s16(rows[1], rows[3]), vzip2q_s16(rows[1], rows[3]));
             [
-                vzip1q_s16(even_low, odd_low),
-                vzip2q_s16(even_low, odd_low),
-                vzip1q_s16(even_high, odd_high),
-                vzip2q_s16(even_high, odd_high),
+                vreinterpretq_s8_s16(vzip1q_s16(even_low, odd_low)),
+                vreinterpretq_s8_s16(vzip2q_s16(even_low, odd_low)),
+                vreinterpretq_s8_s16(vzip1q_s16(even_high, odd_high)),
+                vreinterpretq_s8_s16(vzip2q_s16(even_high, odd_high)),
             ]
-            .map(|values| vreinterpretq_s8_s16(values))
         }
     }
 
     #[inline(always)]
     fn products(self, acc: [int32x4_t; 2], w: &[int8x16_t; 4], x: &[int8x16_t; 2]) -> [int32x4_t; 2] {
         // SAFETY: every CPU of the target has NEON.
-        [0, 1].map(|t| unsafe {
+        two!(t => unsafe {
             let acc = four_values::<0, 1>(acc[t], w[0], x[t]);
             let acc = four_values::<2, 3>(acc, w[1], x[t]);
             let acc = four_values::<4, 5>(acc, w[2], x[t]);
@@ -185,23 +187,22 @@ impl Products for DotProd {
     fn pack(self, rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
         // SAFETY: every CPU of the target has NEON.
         unsafe {
-            let rows = rows.map(|row| vreinterpretq_s32_s8(row));
+            let rows = four!(r => vreinterpretq_s32_s8(rows[r]));
             let (even_low, even_high) = (vzip1q_s32(rows[0], rows[2]), vzip2q_s32(rows[0], rows[2]));
             let (odd_low, odd_high) = (vzip1q_s32(rows[1], rows[3]), vzip2q_s32(rows[1], rows[3]));
             [
-                vzip1q_s32(even_low, odd_low),
-                vzip2q_s32(even_low, odd_low),
-                vzip1q_s32(even_high, odd_high),
-                vzip2q_s32(even_high, odd_high),
+                vreinterpretq_s8_s32(vzip1q_s32(even_low, odd_low)),
+                vreinterpretq_s8_s32(vzip2q_s32(even_low, odd_low)),
+                vreinterpretq_s8_s32(vzip1q_s32(even_high, odd_high)),
+                vreinterpretq_s8_s32(vzip2q_s32(even_high, odd_high)),
             ]
-            .map(|values| vreinterpretq_s8_s32(values))
         }
     }
 
     #[inline(always)]
     fn products(self, acc: [int32x4_t; 2], w: &[int8x16_t; 4], x: &[int8x16_t; 2]) -> [int32x4_t; 2] {
         // SAFETY: self is the proof.
-        [0, 1].map(|t| unsafe {
+        two!(t => unsafe {
             let acc = sdot_lane::<0>(acc[t], w[0], x[t]);
             let acc = sdot_lane::<1>(acc, w[1], x[t]);
             let acc = sdot_lane::<2>(acc, w[2], x[t]);
@@ -229,7 +230,7 @@ impl Products for I8mm {
     fn pair(self, tokens: [int8x16_t; 2]) -> [int8x16_t; 2] {
         // SAFETY: every CPU of the target has NEON.
         unsafe {
-            let [a, b] = tokens.map(|token| vreinterpretq_s64_s8(token));
+            let (a, b) = (vreinterpretq_s64_s8(tokens[0]), vreinterpretq_s64_s8(tokens[1]));
             [vreinterpretq_s8_s64(vzip1q_s64(a, b)), vreinterpretq_s8_s64(vzip2q_s64(a, b))]
         }
     }
@@ -238,7 +239,7 @@ impl Products for I8mm {
     #[inline(always)]
     fn products(self, acc: [int32x4_t; 2], w: &[int8x16_t; 4], x: &[int8x16_t; 2]) -> [int32x4_t; 2] {
         // SAFETY: self is the proof.
-        [0, 1].map(|i| unsafe { smmla(smmla(acc[i], w[2 * i], x[0]), w[2 * i + 1], x[1]) })
+        two!(i => unsafe { smmla(smmla(acc[i], w[2 * i], x[0]), w[2 * i + 1], x[1]) })
     }
 
     #[inline(always)]

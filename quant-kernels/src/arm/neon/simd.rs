@@ -2,6 +2,7 @@
 
 use super::{Lanes, Products};
 use crate::simd::{LANES, Simd};
+use crate::vec128::{four, two};
 use half::f16;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -21,14 +22,14 @@ impl<P: Products> Simd for Lanes<P> {
     fn load(self, x: &[f32; LANES]) -> Self::V {
         let x = x.as_chunks::<4>().0;
         // SAFETY: every CPU of the target has NEON; four values each.
-        [0, 1, 2, 3].map(|i| unsafe { vld1q_f32(x[i].as_ptr()) })
+        four!(i => unsafe { vld1q_f32(x[i].as_ptr()) })
     }
 
     #[inline(always)]
     fn load_f16(self, x: &[f16; LANES]) -> Self::V {
         let x = x.as_chunks::<8>().0;
         // SAFETY: every CPU of the target has NEON; eight halves each, and f16 is a transparent u16.
-        let x = [0, 1].map(|i| unsafe { widen(vld1q_u16(x[i].as_ptr().cast())) });
+        let x = two!(i => unsafe { widen(vld1q_u16(x[i].as_ptr().cast())) });
         [x[0][0], x[0][1], x[1][0], x[1][1]]
     }
 
@@ -51,38 +52,38 @@ impl<P: Products> Simd for Lanes<P> {
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: every CPU of the target has NEON.
-        [0, 1, 2, 3].map(|i| unsafe { vaddq_f32(a[i], b[i]) })
+        four!(i => unsafe { vaddq_f32(a[i], b[i]) })
     }
 
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: every CPU of the target has NEON.
-        [0, 1, 2, 3].map(|i| unsafe { vmulq_f32(a[i], b[i]) })
+        four!(i => unsafe { vmulq_f32(a[i], b[i]) })
     }
 
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         // SAFETY: every CPU of the target has NEON.
-        [0, 1, 2, 3].map(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
+        four!(i => unsafe { vfmaq_f32(c[i], a[i], b[i]) })
     }
 
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         // The instruction for the maximum treats NaN and signed zeros otherwise.
         // SAFETY: every CPU of the target has NEON.
-        [0, 1, 2, 3].map(|i| unsafe { vbslq_f32(vcgtq_f32(a[i], b[i]), a[i], b[i]) })
+        four!(i => unsafe { vbslq_f32(vcgtq_f32(a[i], b[i]), a[i], b[i]) })
     }
 
     #[inline(always)]
     fn tree_to_quads(self, v: [Self::V; 4]) -> Self::V {
         // SAFETY: every CPU of the target has NEON.
-        v.map(|v| unsafe { vaddq_f32(vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3])) })
+        four!(i => unsafe { vaddq_f32(vaddq_f32(v[i][0], v[i][2]), vaddq_f32(v[i][1], v[i][3])) })
     }
 
     #[inline(always)]
     fn tree_of_quads(self, v: [Self::V; 4]) -> Self::V {
         // SAFETY: every CPU of the target has NEON.
-        [0, 1, 2, 3].map(|i| unsafe { vpaddq_f32(halves(v[0][i], v[1][i]), halves(v[2][i], v[3][i])) })
+        four!(i => unsafe { vpaddq_f32(halves(v[0][i], v[1][i]), halves(v[2][i], v[3][i])) })
     }
 }
 

@@ -3,7 +3,7 @@
 use super::simd::widen;
 use crate::isa::Simd128;
 use crate::simd::LANES;
-use crate::vec128::Vec128;
+use crate::vec128::{Vec128, four, two};
 use std::arch::wasm32::*;
 
 impl Vec128 for Simd128 {
@@ -94,11 +94,13 @@ impl Vec128 for Simd128 {
 
     #[inline(always)]
     fn columns(self, rows: [v128; 4]) -> [v128; 16] {
-        let bytes = rows.map(|row| self.bytes(row));
-        std::array::from_fn(|j| {
-            let [a, b, c, d] = bytes.map(|row| i32::from(row[j]));
-            i32x4(a, b, c, d)
-        })
+        let bytes = four!(r => self.bytes(rows[r]));
+        let mut columns = [i32x4_splat(0); 16];
+        for (j, column) in columns.iter_mut().enumerate() {
+            let [a, b, c, d] = four!(r => i32::from(bytes[r][j]));
+            *column = i32x4(a, b, c, d);
+        }
+        columns
     }
 
     #[inline(always)]
@@ -143,18 +145,21 @@ impl Vec128 for Simd128 {
             i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(even_high, odd_high),
             i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(even_high, odd_high),
         ];
-        let [a, b, c, d] = pairs.map(|pair| [i16x8_extend_low_i8x16(pair), i16x8_extend_high_i8x16(pair)]);
-        [a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]]
+        let mut words = [pairs[0]; 8];
+        for (words, &pair) in words.as_chunks_mut().0.iter_mut().zip(&pairs) {
+            *words = [i16x8_extend_low_i8x16(pair), i16x8_extend_high_i8x16(pair)];
+        }
+        words
     }
 
     #[inline(always)]
     fn pair(self, tokens: [v128; 2]) -> [[v128; 2]; 2] {
-        tokens.map(|token| [i16x8_extend_low_i8x16(token), i16x8_extend_high_i8x16(token)])
+        two!(t => [i16x8_extend_low_i8x16(tokens[t]), i16x8_extend_high_i8x16(tokens[t])])
     }
 
     #[inline(always)]
     fn products(self, acc: [v128; 2], w: &[v128; 8], x: &[[v128; 2]; 2]) -> [v128; 2] {
-        [0, 1].map(|t| {
+        two!(t => {
             let low = eight_values(acc[t], &w.as_chunks().0[0], x[t][0]);
             eight_values(low, &w.as_chunks().0[1], x[t][1])
         })
@@ -172,10 +177,12 @@ impl Vec128 for Simd128 {
 
     #[inline(always)]
     fn magnitudes(self, acc: v128, x: &[f32; LANES]) -> v128 {
-        x.as_chunks::<4>().0.iter().fold(acc, |acc, x| {
+        let mut acc = acc;
+        for x in x.as_chunks::<4>().0 {
             // SAFETY: four values.
-            i32x4_max(acc, f32x4_abs(unsafe { v128_load(x.as_ptr().cast()) }))
-        })
+            acc = i32x4_max(acc, f32x4_abs(unsafe { v128_load(x.as_ptr().cast()) }));
+        }
+        acc
     }
 
     #[inline(always)]
@@ -190,7 +197,7 @@ impl Vec128 for Simd128 {
     fn round(self, x: &[f32; LANES], inverse: f32, q: &mut [i8; LANES]) -> i16 {
         let x = x.as_chunks::<4>().0;
         let inverse = f32x4_splat(inverse);
-        let x = [0, 1, 2, 3].map(|i| {
+        let x = four!(i => {
             // SAFETY: four values.
             let x = unsafe { v128_load(x[i].as_ptr().cast()) };
             i32x4_trunc_sat_f32x4(f32x4_nearest(f32x4_mul(x, inverse)))

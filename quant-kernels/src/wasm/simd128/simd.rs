@@ -2,6 +2,7 @@
 
 use crate::isa::Simd128;
 use crate::simd::{LANES, Simd};
+use crate::vec128::four;
 use half::f16;
 use std::arch::wasm32::*;
 
@@ -19,14 +20,14 @@ impl Simd for Simd128 {
     fn load(self, x: &[f32; LANES]) -> Self::V {
         let x = x.as_chunks::<4>().0;
         // SAFETY: four values each.
-        [0, 1, 2, 3].map(|i| unsafe { v128_load(x[i].as_ptr().cast()) })
+        four!(i => unsafe { v128_load(x[i].as_ptr().cast()) })
     }
 
     #[inline(always)]
     fn load_f16(self, x: &[f16; LANES]) -> Self::V {
         let x = x.as_chunks::<4>().0;
         // SAFETY: four halves each, and f16 is a transparent u16.
-        [0, 1, 2, 3].map(|i| widen(unsafe { u32x4_load_extend_u16x4(x[i].as_ptr().cast()) }))
+        four!(i => widen(unsafe { u32x4_load_extend_u16x4(x[i].as_ptr().cast()) }))
     }
 
     #[inline(always)]
@@ -44,35 +45,38 @@ impl Simd for Simd128 {
 
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
-        [0, 1, 2, 3].map(|i| f32x4_add(a[i], b[i]))
+        four!(i => f32x4_add(a[i], b[i]))
     }
 
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        [0, 1, 2, 3].map(|i| f32x4_mul(a[i], b[i]))
+        four!(i => f32x4_mul(a[i], b[i]))
     }
 
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        [0, 1, 2, 3].map(|i| fused(a[i], b[i], c[i]))
+        four!(i => fused(a[i], b[i], c[i]))
     }
 
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         // b < a ? a : b
-        [0, 1, 2, 3].map(|i| f32x4_pmax(b[i], a[i]))
+        four!(i => f32x4_pmax(b[i], a[i]))
     }
 
     #[inline(always)]
     fn tree_to_quads(self, v: [Self::V; 4]) -> Self::V {
-        v.map(|v| f32x4_add(f32x4_add(v[0], v[2]), f32x4_add(v[1], v[3])))
+        four!(i => f32x4_add(f32x4_add(v[i][0], v[i][2]), f32x4_add(v[i][1], v[i][3])))
     }
 
     #[inline(always)]
     fn tree_of_quads(self, v: [Self::V; 4]) -> Self::V {
-        [0, 1, 2, 3].map(|i| {
+        four!(i => {
             let (first, second) = (halves(v[0][i], v[1][i]), halves(v[2][i], v[3][i]));
-            f32x4_add(i32x4_shuffle::<0, 2, 4, 6>(first, second), i32x4_shuffle::<1, 3, 5, 7>(first, second))
+            f32x4_add(
+                i32x4_shuffle::<0, 2, 4, 6>(first, second),
+                i32x4_shuffle::<1, 3, 5, 7>(first, second),
+            )
         })
     }
 }
