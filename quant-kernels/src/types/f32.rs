@@ -45,6 +45,7 @@ pub fn dot_lanes(len: usize, weight: impl Fn(usize) -> f32, x: &[f32]) -> f32 {
 }
 
 /// Sums 16 lanes: +8, +4, +2, +1.
+#[inline(always)]
 pub fn tree(mut lanes: [f32; 16]) -> f32 {
     for step in [8, 4, 2, 1] {
         for i in 0..step {
