@@ -110,7 +110,8 @@ impl Fetch {
                     return;
                 }
                 self.rows -= 1;
-                self.at = self.at.wrapping_add(self.stride - self.row);
+                // A row rounded up to lines may be longer than the stride.
+                self.at = self.at.wrapping_sub(self.row).wrapping_add(self.stride);
                 self.left = self.row;
             }
             _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
