@@ -19,8 +19,8 @@ pub(super) struct Panel {
     pub scales: [[i32; 16]; 16],
     /// Super-blocks: factors of the sums of values `32j..32j + 16` and `32j + 16..32j + 32`, as two i16.
     pub sums: [[i32; 16]; 8],
-    /// Scales: of each block of 32, or of the super-block (first).
-    pub d: [[f32; 16]; 8],
+    /// Scales: of each block of 16 or of 32 (then from the ninth on their minima), or of the super-block (first).
+    pub d: [[f32; 16]; 16],
     /// Super-blocks with minima: their scale.
     pub dmin: [f32; 16],
 }
@@ -30,7 +30,7 @@ impl Panel {
         codes: [[0; 64]; 64],
         scales: [[0; 16]; 16],
         sums: [[0; 16]; 8],
-        d: [[0.0; 16]; 8],
+        d: [[0.0; 16]; 16],
         dmin: [0.0; 16],
     };
 
@@ -73,10 +73,14 @@ impl Panel {
 /// How sums become floats.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Steps {
-    /// A float step for each block of 32; codes carry this offset.
+    /// A float step for each block of `sub` values.
     Blocks {
+        /// Values in a block, 16 or 32.
+        sub: usize,
         /// What unsigned codes are too large by.
         offset: i16,
+        /// [`Panel::d`] holds minima of blocks of 32.
+        minima: bool,
     },
     /// Integer scales for sub-blocks of `sub` values, a float step per 256; the products with the activation sums
     /// are subtracted with a scale of their own (`minima`) or belong to the integer sum (offset codes).
@@ -276,7 +280,8 @@ fn load_f32(v: &[f32; 16]) -> __m512 {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn step<F: Format, const P: usize, const T: usize>(panels: &[Panel; P], x: X<'_>, state: &mut [f32]) {
     match F::STEPS {
-        Steps::Blocks { offset } => blocks::<P, T>(panels, x, state, offset),
+        Steps::Blocks { sub: 16, offset, .. } => blocks::<P, T, 16>(panels, x, state, offset, false),
+        Steps::Blocks { offset, minima, .. } => blocks::<P, T, 32>(panels, x, state, offset, minima),
         Steps::Super { sub: 16, minima } => super_block::<P, T, 16>(panels, x, state, minima),
         Steps::Super { minima, .. } => super_block::<P, T, 32>(panels, x, state, minima),
     }
@@ -350,36 +355,47 @@ fn super_block<const P: usize, const T: usize, const SUB: usize>(
     }
 }
 
-/// Blocks of 32 with a float step each.
+/// Blocks of `SUB` values with a float step each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn blocks<const P: usize, const T: usize>(panels: &[Panel; P], x: X<'_>, state: &mut [f32], offset: i16) {
+fn blocks<const P: usize, const T: usize, const SUB: usize>(
+    panels: &[Panel; P],
+    x: X<'_>,
+    state: &mut [f32],
+    offset: i16,
+    minima: bool,
+) {
     let mut acc = [[State { acc: _mm512_setzero_ps(), accm: _mm512_setzero_ps() }; P]; T];
     for t in 0..T {
         for p in 0..P {
             acc[t][p] = State::load(&state[(t * P + p) * State::LEN..]);
         }
     }
-    let offset = _mm512_set1_epi16(-offset);
     let zero = _mm512_setzero_si512();
-    for j in 0..x.values / 32 {
-        let at = (x.block * 8 + j) * x.acts.tokens + x.token;
+    for j in 0..x.values / SUB {
+        let (block, first) = (j * SUB / 32, j * SUB % 32);
+        let at = (x.block * 8 + block) * x.acts.tokens + x.token;
         let (q, sums, d) =
             (&x.acts.q[at * 32..][..T * 32], &x.acts.sums[at * 2..][..T * 2], &x.acts.d[at..][..T]);
+        // Blocks of 16 have one of the two sums.
+        let half = if SUB == 32 { u32::MAX } else { 0x5555_5555 << (first / 16) };
+        let offset = _mm512_maskz_set1_epi16(half, -offset);
         let mut dot = [[zero; P]; T];
+        let mut all = [zero; T];
         for t in 0..T {
             // SAFETY: `t * 2 + 2 <= T * 2`, the length of `sums`.
             let sum = unsafe { broadcast(sums.as_ptr().add(t * 2)) };
             dot[t] = [_mm512_dpwssd_epi32(zero, offset, sum); P];
+            all[t] = _mm512_dpwssd_epi32(zero, _mm512_set1_epi16(1), sum);
         }
-        for k in 0..8 {
+        for k in 0..SUB / 4 {
             let mut w = [zero; P];
             for p in 0..P {
-                w[p] = load_codes(&panels[p].codes[j * 8 + k]);
+                w[p] = load_codes(&panels[p].codes[j * (SUB / 4) + k]);
             }
             for t in 0..T {
-                // SAFETY: `t * 32 + k * 4 + 4 <= T * 32`, the length of `q`.
-                let x = unsafe { broadcast(q.as_ptr().add(t * 32 + k * 4)) };
+                // SAFETY: `t * 32 + first + k * 4 + 4 <= T * 32`, the length of `q`.
+                let x = unsafe { broadcast(q.as_ptr().add(t * 32 + first + k * 4)) };
                 for p in 0..P {
                     dot[t][p] = _mm512_dpbusd_epi32(dot[t][p], w[p], x);
                 }
@@ -391,6 +407,11 @@ fn blocks<const P: usize, const T: usize>(panels: &[Panel; P], x: X<'_>, state: 
                 let scale = _mm512_mul_ps(load_f32(&panels[p].d[j]), dx);
                 let term = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dot[t][p]));
                 acc[t][p].acc = _mm512_add_ps(acc[t][p].acc, term);
+                if minima {
+                    let scale = _mm512_mul_ps(load_f32(&panels[p].d[8 + j]), dx);
+                    let term = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(all[t]));
+                    acc[t][p].accm = _mm512_add_ps(acc[t][p].accm, term);
+                }
             }
         }
     }

@@ -17,7 +17,7 @@ struct Q8_0;
 
 impl Format for Q8_0 {
     const BYTES: usize = 8 * 34;
-    const STEPS: Steps = Steps::Blocks { offset: 128 };
+    const STEPS: Steps = Steps::Blocks { sub: 32, offset: 128, minima: false };
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
