@@ -5,8 +5,8 @@
 //! header (1 to 4 bytes) | fifth bits (4 bytes, or none) | nibbles (16 bytes)
 //! ```
 
-use super::fields::{fields, near_lanes, vector};
-use super::linear::{Linear, X, add_dwords, load, request_lines, term};
+use super::fields::vector;
+use super::linear::{Linear, X, add_dwords, first_dwords, load, request_lines, term};
 use super::load::{Rows, high_nibbles, low_nibbles};
 use super::panel::{Format, Panel, Steps};
 use std::arch::x86_64::*;
@@ -123,57 +123,74 @@ fn join(nibbles: __m512i, bits: __m512i) -> __m512i {
 }
 
 /// For each byte, from which bit of its qword on eight bits are to be taken so that its fifth bit comes to place 4.
-/// `run` consecutive bytes have consecutive bits from `first` on; the next run has those 32 bits further.
+/// `run` consecutive bytes have consecutive bits from `first` on; the next run of 4 has those 32 bits further.
 const fn fifth_places(run: usize, first: usize) -> [u8; 64] {
     let mut places = [0; 64];
     let mut i = 0;
     while i < 64 {
-        places[i] = ((first + i % run + i / run * 32 + 64 - 4) % 64) as u8;
+        places[i] = ((first + i % run + if run == 4 { i / run * 32 } else { 0 } + 64 - 4) % 64) as u8;
         i += 1;
     }
     places
 }
 
 impl<C: Codes, const BYTES: usize, const HEADER: usize> Blocks<C, BYTES, HEADER> {
-    /// The codes of four blocks, a block per 128-bit lane, whose first nibbles are at `p`.
+    /// Four blocks from `p` on, one per 128-bit lane: their codes, and in the first dword of the lane their header.
     ///
     /// # Safety
-    /// The CPU has the tier; the blocks are among 16 whose bytes can be read.
+    /// The CPU has the tier; the blocks can be read.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn four_blocks(p: *const u8) -> [__m512i; 2] {
-        // 64 bytes from the nibbles of the first block on are within four blocks: `4 * BYTES - (BYTES - 16) >= 64`.
-        const { assert!(3 * BYTES + 16 >= 64) };
-        // SAFETY: as the caller promises.
-        let [low, high] = codes::<C>(unsafe { near_lanes::<BYTES>(p) });
+    unsafe fn four_blocks(p: *const u8) -> ([__m512i; 2], __m512i) {
+        const { assert!(4 * BYTES >= 64 && 2 * BYTES + 16 <= 64) };
+        // 64 bytes have the nibbles of three blocks.
+        let from = const { if Self::FIFTH { BYTES - 16 } else { 0 } };
+        let order = vector(const { lanes(BYTES, BYTES - 16 - if Self::FIFTH { BYTES - 16 } else { 0 }) });
+        // SAFETY: 64 bytes from there on are within the four blocks, and so are the nibbles of the last one.
+        let (near, last) = unsafe { (load(p.add(from)), _mm_loadu_si128(p.add(4 * BYTES - 16).cast())) };
+        let nibbles = _mm512_mask_broadcast_i32x4(_mm512_permutexvar_epi8(order, near), 0xf000, last);
+        let [low, high] = codes::<C>(nibbles);
         if !Self::FIFTH {
-            return [low, high];
+            // They have all headers, too.
+            const { assert!(Self::FIFTH || 3 * BYTES + HEADER <= 64) };
+            let heads = _mm512_permutexvar_epi8(vector(const { lanes(BYTES, 0) }), near);
+            return ([low, high], heads);
         }
-        // The four bytes before the nibbles of a block, in every dword of its lane.
-        let order = vector(
-            const {
-                let mut order = [0; 64];
-                let mut i = 16;
-                while i < 64 {
-                    order[i] = (BYTES * (i / 16 - 1) + i % 4) as u8;
-                    i += 1;
-                }
-                order
-            },
-        );
-        // SAFETY: the first load is four bytes of the first block. The other begins in the second one, and 64 bytes from
-        // there on are within the four blocks: `4 * BYTES - (2 * BYTES - 20) >= 64`.
-        let (first, others) = unsafe {
-            const { assert!(!Self::FIFTH || 2 * BYTES + 20 >= 64) };
-            (p.sub(4).cast::<i32>().read_unaligned(), load(p.add(BYTES - 4)))
-        };
-        let bits = _mm512_mask_set1_epi32(_mm512_permutexvar_epi8(order, others), 0x000f, first);
-        let places = const { [fifth_places(16, 0), fifth_places(16, 16)] };
-        [
-            join(low, _mm512_multishift_epi64_epi8(vector(places[0]), bits)),
-            join(high, _mm512_multishift_epi64_epi8(vector(places[1]), bits)),
-        ]
+        // The first eight bytes of each block, header and fifth bits, in both qwords of its lane.
+        const { assert!(!Self::FIFTH || 3 * BYTES >= 64) };
+        let order = vector(const { qwords(BYTES) });
+        // SAFETY: eight bytes of the first block, and 64 bytes that begin with the second one.
+        let (first, others) = unsafe { (p.cast::<i64>().read_unaligned(), load(p.add(BYTES))) };
+        let heads = _mm512_mask_set1_epi64(_mm512_permutexvar_epi8(order, others), 0b11, first);
+        let places = const { [fifth_places(16, 8 * HEADER), fifth_places(16, 8 * HEADER + 16)] };
+        let low = join(low, _mm512_multishift_epi64_epi8(vector(places[0]), heads));
+        let high = join(high, _mm512_multishift_epi64_epi8(vector(places[1]), heads));
+        ([low, high], heads)
     }
+}
+
+/// Where the bytes of each 128-bit lane lie that begin `first` bytes into a block of `bytes` bytes. What lies beyond 64
+/// bytes is arbitrary.
+const fn lanes(bytes: usize, first: usize) -> [u8; 64] {
+    let mut order = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        order[i] = ((bytes * (i / 16) + first + i % 16) % 64) as u8;
+        i += 1;
+    }
+    order
+}
+
+/// Where the first eight bytes of the blocks before the first lane's, the second lane's and so on lie; those of the
+/// first lane are arbitrary.
+const fn qwords(bytes: usize) -> [u8; 64] {
+    let mut order = [0; 64];
+    let mut i = 16;
+    while i < 64 {
+        order[i] = (bytes * (i / 16 - 1) + i % 8) as u8;
+        i += 1;
+    }
+    order
 }
 
 impl<C: Codes, const BYTES: usize, const HEADER: usize> Linear for Blocks<C, BYTES, HEADER> {
@@ -196,27 +213,21 @@ impl<C: Codes, const BYTES: usize, const HEADER: usize> Linear for Blocks<C, BYT
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
         let zero = _mm512_setzero_si512();
-        let mut quads = [zero; 4];
+        let (mut quads, mut heads) = ([zero; 4], [zero; 4]);
         for i in 0..4 {
             request_lines(w, 4 * i * BYTES, 4 * (i + 1) * BYTES);
             // SAFETY: blocks `4i..4i + 4` of 16; 64 bytes of each part.
             unsafe {
-                let nibbles = w.add(4 * i * BYTES + BYTES - 16);
-                let [low, high] = Self::four_blocks(nibbles);
+                let ([low, high], head) = Self::four_blocks(w.add(4 * i * BYTES));
                 let (x0, x1) = (load(x.parts[0].add(64 * i)), load(x.parts[1].add(64 * i)));
                 quads[i] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, low, x0), high, x1);
+                heads[i] = head;
             }
         }
-        // SAFETY: 16 blocks, and as many sums of 4 bytes.
-        let (headers, sums) = unsafe { (fields::<BYTES, 0, HEADER, 16>(w), load(x.parts[2])) };
-        let headers = match HEADER {
-            1 => _mm512_cvtepu8_epi32(_mm512_castsi512_si128(headers)),
-            2 => _mm512_cvtepu16_epi32(_mm512_castsi512_si256(headers)),
-            _ => headers,
-        };
         // SAFETY: the caller vouches for the tier.
-        let [d, m] = unsafe { C::scales(headers) };
-        let dots = add_dwords(quads);
+        let [d, m] = unsafe { C::scales(first_dwords(heads)) };
+        // SAFETY: 16 sums of 4 bytes.
+        let (dots, sums) = (add_dwords(quads), unsafe { load(x.parts[2]) });
         if C::MINIMA {
             [term(d, x, dots), term(m, x, sums)]
         } else {

@@ -1,7 +1,7 @@
 //! One token: weights are read in file order, 16 consecutive blocks at a time, whatever rows they belong to.
 //!
 //! One linear stream is what the memory system follows best. The 16 blocks give 16 terms of the f32 sums, stored in
-//! block order; after 16 rows the terms are transposed and added in the order of the contract, lane = row.
+//! block order; after 32 rows the terms are transposed and added in the order of the contract, lane = row.
 //! A type brings the terms ([`Linear`]).
 
 use super::fields::fields;
@@ -43,6 +43,8 @@ pub(super) trait Linear {
 
 /// How far ahead of their use weights are requested.
 const AHEAD: usize = 16 << 10;
+/// Rows whose terms are kept and then added: two registers of sums, each of which waits for its last addition.
+const ROWS: usize = 32;
 /// Activations go on after the last block with the first ones: a unit of 16 terms may begin at any block.
 const WRAP: usize = 15;
 
@@ -62,29 +64,31 @@ pub(super) unsafe fn tile<L: Linear>(tile: &mut Tile<'_>) {
     let starts = arrange::<L>(tile, blocks, &mut arranged);
     let starts = starts.map(|start| arranged[start..].as_ptr());
     let mut terms = std::mem::take(&mut tile.scratch.acc);
-    let minima = 16 * row_terms + 16;
-    terms.resize(2 * minima, 0.0);
-    for row in (0..tile.rows).step_by(16) {
-        let rows = (tile.rows - row).min(16);
+    let minima = ROWS * row_terms + 16;
+    terms.resize(2 * minima + 16, 0.0);
+    // Whole cache lines, as every store is one.
+    let aligned = terms.as_ptr().align_offset(64).min(16);
+    let terms_of_rows = &mut terms[aligned..];
+    for row in (0..tile.rows).step_by(ROWS) {
+        let rows = (tile.rows - row).min(ROWS);
         let bytes = &tile.weight[row * tile.row_bytes..][..rows * tile.row_bytes];
-        let (terms_of, minima_of) = terms.split_at_mut(minima);
-        let stores = terms_of.as_chunks_mut::<16>().0.iter_mut().zip(minima_of.as_chunks_mut::<16>().0);
+        let (terms_of, minima_of) = terms_of_rows.split_at_mut(minima);
+        let mut stores = terms_of.as_chunks_mut::<16>().0.iter_mut().zip(minima_of.as_chunks_mut::<16>().0);
         let mut first = 0;
-        for (bytes, (terms, minima)) in bytes.chunks(unit * L::BYTES).zip(stores) {
+        let x = |first: usize| {
             // SAFETY: `first < blocks`, and the arrays have `blocks + WRAP` blocks, so 16 terms' from `first` on.
-            let x = unsafe {
+            unsafe {
                 X {
                     parts: std::array::from_fn(|i| starts[i].add(L::PARTS[i] * first)),
                     d: _mm512_loadu_ps(starts[3].add(4 * L::TERMS * first).cast()),
                 }
-            };
-            let [term, min] = if bytes.len() == unit * L::BYTES {
-                // SAFETY: the blocks of 16 terms and of each part, as above.
-                unsafe { L::terms(bytes.as_ptr(), x) }
-            } else {
-                // SAFETY: as for `terms`.
-                unsafe { last_terms::<L>(bytes, x) }
-            };
+            }
+        };
+        let units = bytes.chunks_exact(unit * L::BYTES);
+        let last = units.remainder();
+        for (bytes, (terms, minima)) in units.zip(&mut stores) {
+            // SAFETY: the blocks of 16 terms, and those of each part.
+            let [term, min] = unsafe { L::terms(bytes.as_ptr(), x(first)) };
             store(terms, term);
             if L::MINIMA {
                 store(minima, min);
@@ -94,12 +98,22 @@ pub(super) unsafe fn tile<L: Linear>(tile: &mut Tile<'_>) {
                 first -= blocks;
             }
         }
-        let mut sum = sum_rows(&terms[..minima], row_terms);
-        if L::MINIMA {
-            sum = _mm512_sub_ps(sum, sum_rows(&terms[minima..], row_terms));
+        if let (false, Some((terms, minima))) = (last.is_empty(), stores.next()) {
+            // SAFETY: as for `terms`.
+            let [term, min] = unsafe { last_terms::<L>(last, x(first)) };
+            store(terms, term);
+            if L::MINIMA {
+                store(minima, min);
+            }
         }
-        let mut out = [0f32; 16];
-        store(&mut out, sum);
+        let mut sums = sum_rows(&terms_of_rows[..minima], row_terms);
+        if L::MINIMA {
+            let minima = sum_rows(&terms_of_rows[minima..], row_terms);
+            sums = [_mm512_sub_ps(sums[0], minima[0]), _mm512_sub_ps(sums[1], minima[1])];
+        }
+        let mut out = [0f32; ROWS];
+        store(&mut out, sums[0]);
+        store(&mut out[16..], sums[1]);
         tile.store(0, row, &out[..rows]);
     }
     tile.scratch.acc = terms;
@@ -154,21 +168,21 @@ fn arrange<L: Linear>(tile: &Tile<'_>, blocks: usize, arranged: &mut Vec<u8>) ->
     starts
 }
 
-/// Adds the terms of 16 rows, `[row][blocks]`, block after block; lane = row.
+/// Adds the terms of the rows, `[row][count]`, one after the other; lane = row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn sum_rows(terms: &[f32], blocks: usize) -> __m512 {
-    assert!(terms.len() >= 16 * blocks + 16);
-    let mut acc = _mm512_setzero_ps();
-    for first in (0..blocks).step_by(16) {
-        // SAFETY: `15 * blocks + first + 16 <= 16 * blocks + 16`, checked. What lies beyond a row's end is not added.
-        let row = |r: usize| unsafe { _mm512_loadu_ps(terms.as_ptr().add(r * blocks + first)) };
-        let mut rows = [acc; 16];
-        for r in 0..16 {
-            rows[r] = row(r);
-        }
-        let columns = transpose(rows);
-        for column in &columns[..(blocks - first).min(16)] {
-            acc = _mm512_add_ps(acc, *column);
+fn sum_rows(terms: &[f32], count: usize) -> [__m512; ROWS / 16] {
+    assert!(terms.len() >= ROWS * count + 16);
+    let mut acc = [_mm512_setzero_ps(); ROWS / 16];
+    for first in (0..count).step_by(16) {
+        let columns = std::array::from_fn(|half| {
+            // SAFETY: `31 * count + first + 16 <= 32 * count + 16`, checked. What lies beyond a row's end is not added.
+            let row =
+                |r: usize| unsafe { _mm512_loadu_ps(terms.as_ptr().add((16 * half + r) * count + first)) };
+            transpose(std::array::from_fn(row))
+        });
+        let [first_rows, last_rows] = columns;
+        for (a, b) in first_rows.iter().zip(&last_rows).take(count - first) {
+            acc = [_mm512_add_ps(acc[0], *a), _mm512_add_ps(acc[1], *b)];
         }
     }
     acc
