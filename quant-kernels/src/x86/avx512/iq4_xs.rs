@@ -26,7 +26,8 @@ const LEVELS: [u8; 64] = repeated(IQ4_LEVELS, OFFSET);
 
 impl Format for Iq4Xs {
     const BYTES: usize = 136;
-    const STEPS: Steps = Steps::Super { sub: 32, minima: false };
+    const STEPS: Steps = Steps::Wide;
+    const OFFSET: Option<i16> = Some(OFFSET);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -39,11 +40,7 @@ impl Format for Iq4Xs {
             let low = _mm512_and_si512(shift(low, 4 * j), _mm512_set1_epi32(15));
             let high = _mm512_and_si512(shift(head, 16 + 2 * j), _mm512_set1_epi32(3));
             let scale = _mm512_or_si512(low, _mm512_slli_epi32::<4>(high));
-            let scale = _mm512_sub_epi32(scale, _mm512_set1_epi32(32));
-            panel.set_scale(j, scale);
-            // Times the sums of both halves.
-            let pair = _mm512_mask_blend_epi16(0xaaaa_aaaa, scale, _mm512_slli_epi32::<16>(scale));
-            panel.set_sums(j, _mm512_mullo_epi16(pair, _mm512_set1_epi16(-OFFSET)));
+            panel.set_scale(j, _mm512_sub_epi32(scale, _mm512_set1_epi32(32)));
             // SAFETY: as above.
             let nibbles = unsafe { rows.dwords4(8 + 16 * j) };
             for i in 0..4 {
