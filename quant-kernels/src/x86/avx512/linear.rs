@@ -1,9 +1,10 @@
 //! One token: weights are read in file order, 16 consecutive blocks at a time, whatever rows they belong to.
 //!
 //! One linear stream is what the memory system follows best. The 16 blocks give 16 terms of the f32 sums, stored in
-//! block order; after 16 rows the terms are transposed and added in the order of the contract, lane = row.
+//! block order; after 32 rows the terms are transposed and added in the order of the contract, lane = row.
 //! A type brings the terms ([`Linear`]).
 
+use super::fields::fields;
 use crate::matmul::Tile;
 use std::arch::x86_64::*;
 
@@ -22,6 +23,8 @@ pub(super) trait Linear {
     const VALUES: usize;
     /// Bytes in a block.
     const BYTES: usize;
+    /// Terms of a block, a power of two: more than one where the contract's block is finer than the weights'.
+    const TERMS: usize = 1;
     /// Whether there are terms of minima.
     const MINIMA: bool;
     /// Bytes of arranged activations per block, in each of three arrays.
@@ -30,16 +33,19 @@ pub(super) trait Linear {
     /// Arranges the codes `q` and sums of 16 codes of one block.
     fn arrange(q: &[i8], sums: &[i16], parts: [&mut [u8]; 3]);
 
-    /// The terms of 16 consecutive blocks, `(d * dx) * isum`, and those of the minima.
+    /// 16 terms, those of `16 / TERMS` consecutive blocks: `(d * dx) * isum`, and those of the minima.
     ///
     /// # Safety
-    /// The CPU has the tier; the bytes of 16 blocks can be read from `w` on, and those of 16 blocks from each part.
+    /// The CPU has the tier; the bytes of the blocks can be read from `w` on, and those of as many blocks from each
+    /// part.
     unsafe fn terms(w: *const u8, x: X) -> [__m512; 2];
 }
 
 /// How far ahead of their use weights are requested.
 const AHEAD: usize = 16 << 10;
-/// Activations go on after the last block with the first ones: a unit of 16 blocks may begin at any block.
+/// Rows whose terms are kept and then added: two registers of sums, each of which waits for its last addition.
+const ROWS: usize = 32;
+/// Activations go on after the last block with the first ones: a unit of 16 terms may begin at any block.
 const WRAP: usize = 15;
 
 /// The matmul of a tile with one token.
@@ -48,47 +54,73 @@ const WRAP: usize = 15;
 /// The CPU has the tier.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub(super) unsafe fn tile<L: Linear>(tile: &mut Tile<'_>) {
+    let unit = const { 16 / L::TERMS };
     let blocks = tile.acts.cols / L::VALUES;
+    let row_terms = blocks * L::TERMS;
+    if blocks == 0 {
+        return (0..tile.rows).for_each(|row| tile.set(0, row, 0.0));
+    }
     let mut arranged = std::mem::take(&mut tile.scratch.panel);
     let starts = arrange::<L>(tile, blocks, &mut arranged);
+    let starts = starts.map(|start| arranged[start..].as_ptr());
     let mut terms = std::mem::take(&mut tile.scratch.acc);
-    let minima = 16 * blocks + 16;
-    terms.resize(2 * minima, 0.0);
-    for row in (0..tile.rows).step_by(16) {
-        let rows = (tile.rows - row).min(16);
+    let minima = ROWS * row_terms + 16;
+    terms.resize(2 * minima + 16, 0.0);
+    // Whole cache lines, as every store is one.
+    let aligned = terms.as_ptr().align_offset(64).min(16);
+    let terms_of_rows = &mut terms[aligned..];
+    for row in (0..tile.rows).step_by(ROWS) {
+        let rows = (tile.rows - row).min(ROWS);
         let bytes = &tile.weight[row * tile.row_bytes..][..rows * tile.row_bytes];
+        let (terms_of, minima_of) = terms_of_rows.split_at_mut(minima);
+        let mut stores = terms_of.as_chunks_mut::<16>().0.iter_mut().zip(minima_of.as_chunks_mut::<16>().0);
         let mut first = 0;
-        for (unit, bytes) in bytes.chunks(16 * L::BYTES).enumerate() {
-            let d = arranged[starts[3] + 4 * first..][..64].as_ptr();
-            let part = |i: usize| arranged[starts[i] + L::PARTS[i] * first..][..16 * L::PARTS[i]].as_ptr();
-            // SAFETY: 64 bytes, checked.
-            let x = X { parts: [part(0), part(1), part(2)], d: unsafe { _mm512_loadu_ps(d.cast()) } };
-            let [term, min] = if bytes.len() == 16 * L::BYTES {
-                // SAFETY: 16 blocks of weights and of each part, checked.
-                unsafe { L::terms(bytes.as_ptr(), x) }
-            } else {
-                // SAFETY: as for `terms`.
-                unsafe { last_terms::<L>(bytes, x) }
-            };
-            store(&mut terms[16 * unit..], term);
-            if L::MINIMA {
-                store(&mut terms[minima + 16 * unit..], min);
+        let x = |first: usize| {
+            // SAFETY: `first < blocks`, and the arrays have `blocks + WRAP` blocks, so 16 terms' from `first` on.
+            unsafe {
+                X {
+                    parts: std::array::from_fn(|i| starts[i].add(L::PARTS[i] * first)),
+                    d: _mm512_loadu_ps(starts[3].add(4 * L::TERMS * first).cast()),
+                }
             }
-            first = (first + 16) % blocks;
+        };
+        let units = bytes.chunks_exact(unit * L::BYTES);
+        let last = units.remainder();
+        for (bytes, (terms, minima)) in units.zip(&mut stores) {
+            // SAFETY: the blocks of 16 terms, and those of each part.
+            let [term, min] = unsafe { L::terms(bytes.as_ptr(), x(first)) };
+            store(terms, term);
+            if L::MINIMA {
+                store(minima, min);
+            }
+            first += unit;
+            while first >= blocks {
+                first -= blocks;
+            }
         }
-        let mut sum = sum_rows(&terms[..minima], blocks);
+        if let (false, Some((terms, minima))) = (last.is_empty(), stores.next()) {
+            // SAFETY: as for `terms`.
+            let [term, min] = unsafe { last_terms::<L>(last, x(first)) };
+            store(terms, term);
+            if L::MINIMA {
+                store(minima, min);
+            }
+        }
+        let mut sums = sum_rows(&terms_of_rows[..minima], row_terms);
         if L::MINIMA {
-            sum = _mm512_sub_ps(sum, sum_rows(&terms[minima..], blocks));
+            let minima = sum_rows(&terms_of_rows[minima..], row_terms);
+            sums = [_mm512_sub_ps(sums[0], minima[0]), _mm512_sub_ps(sums[1], minima[1])];
         }
-        let mut out = [0f32; 16];
-        store(&mut out, sum);
+        let mut out = [0f32; ROWS];
+        store(&mut out, sums[0]);
+        store(&mut out[16..], sums[1]);
         tile.store(0, row, &out[..rows]);
     }
     tile.scratch.acc = terms;
     tile.scratch.panel = arranged;
 }
 
-/// The terms of the last blocks of a tile, fewer than 16.
+/// The terms of the last blocks of a tile, fewer than 16 terms.
 ///
 /// # Safety
 /// The CPU has the tier; `x` as for [`Linear::terms`].
@@ -100,21 +132,24 @@ unsafe fn last_terms<L: Linear>(bytes: &[u8], x: X) -> [__m512; 2] {
     const ROOM: usize = 16 * 256;
     let mut staged = [0u8; ROOM];
     staged[..bytes.len()].copy_from_slice(bytes);
-    const { assert!(16 * L::BYTES <= ROOM) };
+    const { assert!(16 / L::TERMS * L::BYTES <= ROOM) };
     // SAFETY: the staging buffer holds 16 blocks; the rest is as the caller promises.
     unsafe { L::terms(staged.as_ptr(), x) }
 }
 
-/// Fills `arranged` with the three parts and the scales; returns where each begins, aligned in memory.
+/// Fills `arranged` with the three parts and the scales, of `blocks + WRAP` blocks each; returns where each begins,
+/// aligned in memory.
 fn arrange<L: Linear>(tile: &Tile<'_>, blocks: usize, arranged: &mut Vec<u8>) -> [usize; 4] {
     let count = blocks + WRAP;
     let sizes = L::PARTS.map(|bytes| (bytes * count).next_multiple_of(64));
-    arranged.resize(sizes.iter().sum::<usize>() + 4 * count + 64, 0);
+    arranged.resize(sizes.iter().sum::<usize>() + 4 * L::TERMS * count + 64, 0);
     let first = arranged.as_ptr().align_offset(64).min(64);
     let starts = [first, first + sizes[0], first + sizes[0] + sizes[1], first + sizes.iter().sum::<usize>()];
     let (a, rest) = arranged[first..].split_at_mut(sizes[0]);
     let (b, rest) = rest.split_at_mut(sizes[1]);
     let (c, d) = rest.split_at_mut(sizes[2]);
+    // Terms of an activation block: more than one where the weights' scales are finer.
+    let shared = blocks * L::TERMS / tile.acts.d.len().max(1);
     for i in 0..count {
         let block = i % blocks;
         L::arrange(
@@ -126,26 +161,28 @@ fn arrange<L: Linear>(tile: &Tile<'_>, blocks: usize, arranged: &mut Vec<u8>) ->
                 &mut c[L::PARTS[2] * i..][..L::PARTS[2]],
             ],
         );
-        d[4 * i..][..4].copy_from_slice(&tile.acts.d[block].to_ne_bytes());
+        for (t, d) in d[4 * L::TERMS * i..].as_chunks_mut::<4>().0[..L::TERMS].iter_mut().enumerate() {
+            *d = tile.acts.d[(block * L::TERMS + t) / shared].to_ne_bytes();
+        }
     }
     starts
 }
 
-/// Adds the terms of 16 rows, `[row][blocks]`, block after block; lane = row.
+/// Adds the terms of the rows, `[row][count]`, one after the other; lane = row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn sum_rows(terms: &[f32], blocks: usize) -> __m512 {
-    assert!(terms.len() >= 16 * blocks + 16);
-    let mut acc = _mm512_setzero_ps();
-    for first in (0..blocks).step_by(16) {
-        // SAFETY: `15 * blocks + first + 16 <= 16 * blocks + 16`, checked. What lies beyond a row's end is not added.
-        let row = |r: usize| unsafe { _mm512_loadu_ps(terms.as_ptr().add(r * blocks + first)) };
-        let mut rows = [acc; 16];
-        for r in 0..16 {
-            rows[r] = row(r);
-        }
-        let columns = transpose(rows);
-        for column in &columns[..(blocks - first).min(16)] {
-            acc = _mm512_add_ps(acc, *column);
+fn sum_rows(terms: &[f32], count: usize) -> [__m512; ROWS / 16] {
+    assert!(terms.len() >= ROWS * count + 16);
+    let mut acc = [_mm512_setzero_ps(); ROWS / 16];
+    for first in (0..count).step_by(16) {
+        let columns = std::array::from_fn(|half| {
+            // SAFETY: `31 * count + first + 16 <= 32 * count + 16`, checked. What lies beyond a row's end is not added.
+            let row =
+                |r: usize| unsafe { _mm512_loadu_ps(terms.as_ptr().add((16 * half + r) * count + first)) };
+            transpose(std::array::from_fn(row))
+        });
+        let [first_rows, last_rows] = columns;
+        for (a, b) in first_rows.iter().zip(&last_rows).take(count - first) {
+            acc = [_mm512_add_ps(acc[0], *a), _mm512_add_ps(acc[1], *b)];
         }
     }
     acc
@@ -210,6 +247,15 @@ pub(super) fn request<const BYTES: usize>(p: *const u8) {
     }
 }
 
+/// [`request`] for the lines that begin in bytes `from..to` after `p`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn request_lines(p: *const u8, from: usize, to: usize) {
+    for line in from.div_ceil(64)..to.div_ceil(64) {
+        _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD + 64 * line).cast());
+    }
+}
+
 /// 16 bytes at each of `p`, `p + step`, `p + 2 * step`, `p + 3 * step`, one per 128-bit lane.
 ///
 /// # Safety
@@ -224,50 +270,15 @@ pub(super) unsafe fn load_lanes(p: *const u8, step: usize) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
-/// The f16 at byte `AT` of 16 consecutive blocks of `BYTES` bytes. As `BYTES / 2` is odd, the 16 words have places of
-/// their own within the 64 bytes in which they lie, so masked loads collect them in one register.
+/// The f16 at byte `AT` of 16 consecutive blocks of `BYTES` bytes.
 ///
 /// # Safety
 /// The CPU has the tier; the blocks can be read.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
 pub(super) unsafe fn scales<const BYTES: usize, const AT: usize>(w: *const u8) -> __m512 {
-    const { assert!(BYTES % 4 == 2 && AT.is_multiple_of(2)) };
-    let mut words = _mm512_setzero_si512();
-    for line in 0..(16 * BYTES).div_ceil(64) {
-        let mask = const { masks::<BYTES, AT>() }[line];
-        if mask != 0 {
-            // SAFETY: only words of scales are read, which lie in the blocks that the caller vouches for.
-            words = unsafe { _mm512_mask_loadu_epi16(words, mask, w.add(64 * line).cast()) };
-        }
-    }
-    let order = const { order::<BYTES, AT>() };
-    // SAFETY: 32 bytes.
-    let order = _mm512_castsi256_si512(unsafe { _mm256_loadu_si256(order.as_ptr().cast()) });
-    _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(order, words)))
-}
-
-/// Which words of each 64 bytes are scales.
-const fn masks<const BYTES: usize, const AT: usize>() -> [u32; 64] {
-    let mut masks = [0; 64];
-    let mut block = 0;
-    while block < 16 {
-        let at = BYTES * block + AT;
-        masks[at / 64] |= 1 << (at % 64 / 2);
-        block += 1;
-    }
-    masks
-}
-
-/// The word of each block's scale.
-const fn order<const BYTES: usize, const AT: usize>() -> [u16; 16] {
-    let mut order = [0; 16];
-    let mut block = 0;
-    while block < 16 {
-        order[block] = ((BYTES * block + AT) % 64 / 2) as u16;
-        block += 1;
-    }
-    order
+    // SAFETY: as the caller promises.
+    _mm512_cvtph_ps(_mm512_castsi512_si256(unsafe { fields::<BYTES, AT, 2, 16>(w) }))
 }
 
 /// Adds the 128-bit lanes of four registers: lane `i` of the result is the sum of the lanes of argument `i`.
@@ -283,6 +294,17 @@ pub(super) fn add_lanes(v: [__m512i; 4]) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn add_lane_pairs(a: __m512i, b: __m512i) -> __m512i {
     _mm512_add_epi32(_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b))
+}
+
+/// Two registers of eight blocks, two dwords for each, to the sums of the 16 blocks in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn add_dword_pairs(a: __m512i, b: __m512i) -> __m512i {
+    let (a, b) = (_mm512_castsi512_ps(a), _mm512_castsi512_ps(b));
+    let (even, odd) = (_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
+    let sums = _mm512_add_epi32(_mm512_castps_si512(even), _mm512_castps_si512(odd));
+    // A lane has two sums of `a`, then two of `b`.
+    _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15), sums)
 }
 
 /// Four registers, a block per 128-bit lane, to the sums of the 16 blocks in order.

@@ -3,13 +3,24 @@
 
 pub(crate) mod activations;
 mod blocks;
+mod blocks32;
+mod fields;
 pub(crate) mod float;
+pub(crate) mod iq4_nl;
+pub(crate) mod iq4_xs;
 mod linear;
 mod load;
+pub(crate) mod mxfp4;
+pub(crate) mod nvfp4;
 mod panel;
 pub(crate) mod planes;
+pub(crate) mod q1_0;
+pub(crate) mod q2_0;
 pub(crate) mod q4_0;
+pub(crate) mod q4_1;
 pub(crate) mod q4_k;
+pub(crate) mod q5_0;
+pub(crate) mod q5_1;
 pub(crate) mod q5_k;
 pub(crate) mod q6_k;
 pub(crate) mod q8_0;
@@ -28,10 +39,19 @@ pub(crate) fn tile(proof: Avx512, ty: GgmlType) -> Option<TileFn> {
         GgmlType::F16 => float::f16_tile(proof),
         GgmlType::BF16 => float::bf16_tile(proof),
         GgmlType::Q4_0 => q4_0::tile(proof),
+        GgmlType::Q4_1 => q4_1::tile(proof),
+        GgmlType::Q5_0 => q5_0::tile(proof),
+        GgmlType::Q5_1 => q5_1::tile(proof),
         GgmlType::Q8_0 => q8_0::tile(proof),
         GgmlType::Q4_K => q4_k::tile(proof),
         GgmlType::Q5_K => q5_k::tile(proof),
         GgmlType::Q6_K => q6_k::tile(proof),
+        GgmlType::IQ4_NL => iq4_nl::tile(proof),
+        GgmlType::IQ4_XS => iq4_xs::tile(proof),
+        GgmlType::MXFP4 => mxfp4::tile(proof),
+        GgmlType::NVFP4 => nvfp4::tile(proof),
+        GgmlType::Q1_0 => q1_0::tile(proof),
+        GgmlType::Q2_0 => q2_0::tile(proof),
         _ => return None,
     })
 }

@@ -100,6 +100,8 @@ pub(super) enum Steps {
         /// [`Panel::sums`] holds minima, scaled by [`Panel::dmin`].
         minima: bool,
     },
+    /// As `Super` with sub-blocks of 32 and no minima, for codes so large that sums of a sub-block seldom fit i16.
+    Wide,
 }
 
 /// A weight type's way into a [`Panel`].

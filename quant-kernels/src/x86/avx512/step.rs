@@ -164,6 +164,7 @@ pub(super) fn step<F: Format, const P: usize, const T: usize>(
         Steps::Super { sub: 16, .. } => super_blocks::step::<F, P, T, 16>(panels, x, fetch, acc),
         Steps::Super { sub: 256, .. } => super_blocks::scaled_codes::<F, P, T>(panels, x, fetch, acc),
         Steps::Super { .. } => super_blocks::step::<F, P, T, 32>(panels, x, fetch, acc),
+        Steps::Wide => super_blocks::wide_step::<F, P, T>(panels, x, fetch, acc),
     }
 }
 
@@ -184,6 +185,7 @@ pub(super) fn minima<F: Format, const P: usize>(
         Steps::Blocks { .. } => blocks::minima(panels, x, acc),
         Steps::Super { sub: 32, .. } => super_blocks::minima::<P, 32>(panels, x, acc),
         Steps::Super { .. } => super_blocks::minima::<P, 16>(panels, x, acc),
+        Steps::Wide => {}
     }
 }
 

@@ -16,13 +16,13 @@ const BIAS: i32 = 1 << 15;
 #[derive(Clone, Copy)]
 struct Lanes([i32; 16]);
 
-/// Where the sums of a token's sub-blocks begin if codes have an offset, from the sums of 16 activations.
+/// Where the sums of a token's sub-blocks begin if codes have an offset, from the sums of 16 activations; plus `bias`.
 ///
 /// # Safety
 /// 16 sums can be read.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn starts<const SUB: usize>(sums: *const i16, offset: i16) -> Lanes {
+unsafe fn starts<const SUB: usize>(sums: *const i16, offset: i16, bias: i32) -> Lanes {
     let mut lanes = Lanes([0; 16]);
     // SAFETY: the caller vouches for the sums; stores of 64 bytes.
     unsafe {
@@ -32,7 +32,7 @@ unsafe fn starts<const SUB: usize>(sums: *const i16, offset: i16) -> Lanes {
         } else {
             _mm512_mullo_epi32(_mm512_cvtepi16_epi32(sums), _mm512_set1_epi32((-offset).into()))
         };
-        let starts = _mm512_add_epi32(products, _mm512_set1_epi32(BIAS));
+        let starts = _mm512_add_epi32(products, _mm512_set1_epi32(bias));
         _mm512_store_si512(lanes.0.as_mut_ptr().cast(), starts);
     }
     lanes
@@ -82,7 +82,7 @@ pub(super) fn step<F: Format, const P: usize, const T: usize, const SUB: usize>(
     if let Some(offset) = F::OFFSET {
         for t in 0..T {
             // SAFETY: `blocks` has checked T tokens.
-            start[t] = unsafe { starts::<SUB>(at.sums(0, t), offset) };
+            start[t] = unsafe { starts::<SUB>(at.sums(0, t), offset, BIAS) };
         }
     }
     let mut isum = [[zero; P]; T];
@@ -123,6 +123,52 @@ pub(super) fn step<F: Format, const P: usize, const T: usize, const SUB: usize>(
         return wide_super_blocks::<F, P, SUB>(panels, x, acc);
     }
     finish::<F, P, T, SUB>(panels, at, isum, acc);
+}
+
+/// [`step`] for sub-blocks of 32 with codes so large that sums seldom fit i16: each is multiplied with its scale.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn wide_step<F: Format, const P: usize, const T: usize>(
+    panels: &[Panel; P],
+    x: Tokens<'_>,
+    fetch: &mut Fetch,
+    acc: &mut [[[f32; 16]; P]; T],
+) {
+    let at = x.blocks::<256>(T);
+    let mut start = [Lanes([0; 16]); T];
+    for t in 0..T {
+        // SAFETY: `blocks` has checked T tokens.
+        start[t] = unsafe { starts::<32>(at.sums(0, t), F::OFFSET.unwrap_or(0), 0) };
+    }
+    let mut isum = [[_mm512_setzero_si512(); P]; T];
+    for j in 0..PARTS {
+        fetch.some();
+        let mut dots = [[[_mm512_setzero_si512(); P]; T]; 2];
+        for half in 0..2 {
+            for t in 0..T {
+                // SAFETY: `2 * j + half < 8`.
+                dots[half][t] = [unsafe { broadcast(start[t].0.as_ptr().add(2 * j + half)) }; P];
+            }
+        }
+        for k in 0..8 {
+            for half in 0..2 {
+                let k = (2 * j + half) * 8 + k;
+                // SAFETY: `k < 64`, and `blocks` has checked 256 codes of each of T tokens.
+                unsafe { dot(panels, k, at.q(0, 0).add(4 * k), 256, &mut dots[half]) };
+            }
+        }
+        for p in 0..P {
+            let pair = load(&panels[p].scales[j]);
+            let scales = [_mm512_slli_epi32::<16>(pair), pair].map(|upper| _mm512_srai_epi32::<16>(upper));
+            for t in 0..T {
+                for half in 0..2 {
+                    let scaled = _mm512_mullo_epi32(dots[half][t][p], scales[half]);
+                    isum[t][p] = _mm512_add_epi32(isum[t][p], scaled);
+                }
+            }
+        }
+    }
+    finish::<F, P, T, 32>(panels, at, isum, acc);
 }
 
 /// Super-blocks whose codes have the scales in them.
@@ -238,13 +284,13 @@ fn wide_super_blocks<F: Format, const P: usize, const SUB: usize>(
     for (t, acc) in acc.iter_mut().enumerate() {
         // SAFETY: `blocks` has checked these tokens.
         let (start, pairs, dx) = unsafe {
-            let start = starts::<SUB>(at.sums(0, t), F::OFFSET.unwrap_or(0));
+            let start = starts::<SUB>(at.sums(0, t), F::OFFSET.unwrap_or(0), 0);
             (start, pairs::<SUB>(at.sums(0, t)), _mm512_set1_ps(*at.d(0, t)))
         };
         for (panel, acc) in panels.iter().zip(acc) {
             let mut isum = _mm512_setzero_si512();
             for j in 0..256 / SUB {
-                let mut dots = [[_mm512_set1_epi32(start.0[j] - BIAS)]];
+                let mut dots = [[_mm512_set1_epi32(start.0[j])]];
                 for k in j * SUB / 4..(j + 1) * SUB / 4 {
                     // SAFETY: `k < 64`, and `blocks` has checked the codes.
                     unsafe { dot(std::array::from_ref(panel), k, at.q(0, t).add(4 * k), 0, &mut dots) };
