@@ -7,7 +7,7 @@ use crate::{GgmlType, Isa};
 pub mod bf16;
 mod blocks256;
 mod blocks32;
-mod codebooks;
+pub(crate) mod codebooks;
 pub mod f16;
 pub mod f32;
 #[cfg(test)]

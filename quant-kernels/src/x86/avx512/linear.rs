@@ -302,6 +302,14 @@ pub(super) fn first_dwords(v: [__m512i; 4]) -> __m512i {
     in_order(_mm512_unpacklo_epi64(ab, cd))
 }
 
+/// Dword 3 of every lane of four registers, in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn last_dwords(v: [__m512i; 4]) -> __m512i {
+    let (ab, cd) = (_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
+    in_order(_mm512_unpackhi_epi64(ab, cd))
+}
+
 /// Element `4l + e` to place `4e + l`.
 #[inline]
 #[target_feature(enable = "avx512f")]

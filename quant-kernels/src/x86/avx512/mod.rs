@@ -6,12 +6,17 @@ pub(crate) mod float;
 mod linear;
 mod load;
 mod panel;
+pub(crate) mod q2_k;
+pub(crate) mod q3_k;
 pub(crate) mod q4_0;
 pub(crate) mod q4_k;
 pub(crate) mod q5_k;
 pub(crate) mod q6_k;
 pub(crate) mod q8_0;
 pub(crate) mod simd;
+pub(crate) mod tq1_0;
+pub(crate) mod tq2_0;
+mod two_bits;
 
 use crate::GgmlType;
 use crate::isa::Avx512;
@@ -25,9 +30,13 @@ pub(crate) fn tile(proof: Avx512, ty: GgmlType) -> Option<TileFn> {
         GgmlType::BF16 => float::bf16_tile(proof),
         GgmlType::Q4_0 => q4_0::tile(proof),
         GgmlType::Q8_0 => q8_0::tile(proof),
+        GgmlType::Q2_K => q2_k::tile(proof),
+        GgmlType::Q3_K => q3_k::tile(proof),
         GgmlType::Q4_K => q4_k::tile(proof),
         GgmlType::Q5_K => q5_k::tile(proof),
         GgmlType::Q6_K => q6_k::tile(proof),
+        GgmlType::TQ1_0 => tq1_0::tile(proof),
+        GgmlType::TQ2_0 => tq2_0::tile(proof),
         _ => return None,
     })
 }

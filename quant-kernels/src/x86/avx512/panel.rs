@@ -81,7 +81,7 @@ pub(super) enum Steps {
     /// Integer scales for sub-blocks of `sub` values, a float step per 256; the products with the activation sums
     /// are subtracted with a scale of their own (`minima`) or belong to the integer sum (offset codes).
     Super {
-        /// Values in a sub-block, 16 or 32.
+        /// Values in a sub-block, 16 or 32; 256 where the codes have the scales in them.
         sub: usize,
         /// [`Panel::sums`] holds minima, scaled by [`Panel::dmin`].
         minima: bool,
@@ -278,6 +278,7 @@ fn step<F: Format, const P: usize, const T: usize>(panels: &[Panel; P], x: X<'_>
     match F::STEPS {
         Steps::Blocks { offset } => blocks::<P, T>(panels, x, state, offset),
         Steps::Super { sub: 16, minima } => super_block::<P, T, 16>(panels, x, state, minima),
+        Steps::Super { sub: 256, minima } => super_block::<P, T, 256>(panels, x, state, minima),
         Steps::Super { minima, .. } => super_block::<P, T, 32>(panels, x, state, minima),
     }
 }
@@ -301,7 +302,8 @@ fn super_block<const P: usize, const T: usize, const SUB: usize>(
     assert!(values <= 256, "a step has at most 256 values");
     for j in 0..values / SUB {
         let mut dot = [[zero; P]; T];
-        for k in 0..SUB / 4 {
+        // Long sub-blocks are not unrolled either.
+        for k in 0..SUB.min(values) / 4 {
             let k = j * (SUB / 4) + k;
             let mut w = [zero; P];
             for p in 0..P {
@@ -314,6 +316,10 @@ fn super_block<const P: usize, const T: usize, const SUB: usize>(
                     dot[t][p] = _mm512_dpbusd_epi32(dot[t][p], w[p], x);
                 }
             }
+        }
+        if SUB == 256 {
+            isum = dot;
+            break;
         }
         for p in 0..P {
             let scale = load(&panels[p].scales[j]);
