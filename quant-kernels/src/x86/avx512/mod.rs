@@ -2,7 +2,14 @@
 #![allow(clippy::needless_range_loop, reason = "register tiles: one index walks several arrays")]
 
 pub(crate) mod activations;
+mod codebook;
 pub(crate) mod float;
+mod grid;
+pub(crate) mod iq2_s;
+pub(crate) mod iq2_xs;
+pub(crate) mod iq2_xxs;
+pub(crate) mod iq3_s;
+pub(crate) mod iq3_xxs;
 mod linear;
 mod load;
 mod panel;
@@ -13,6 +20,7 @@ pub(crate) mod q4_k;
 pub(crate) mod q5_k;
 pub(crate) mod q6_k;
 pub(crate) mod q8_0;
+mod rows;
 pub(crate) mod simd;
 pub(crate) mod tq1_0;
 pub(crate) mod tq2_0;
@@ -35,6 +43,11 @@ pub(crate) fn tile(proof: Avx512, ty: GgmlType) -> Option<TileFn> {
         GgmlType::Q4_K => q4_k::tile(proof),
         GgmlType::Q5_K => q5_k::tile(proof),
         GgmlType::Q6_K => q6_k::tile(proof),
+        GgmlType::IQ2_XXS => iq2_xxs::tile(proof),
+        GgmlType::IQ2_XS => iq2_xs::tile(proof),
+        GgmlType::IQ2_S => iq2_s::tile(proof),
+        GgmlType::IQ3_XXS => iq3_xxs::tile(proof),
+        GgmlType::IQ3_S => iq3_s::tile(proof),
         GgmlType::TQ1_0 => tq1_0::tile(proof),
         GgmlType::TQ2_0 => tq2_0::tile(proof),
         _ => return None,

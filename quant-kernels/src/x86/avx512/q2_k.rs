@@ -35,10 +35,12 @@ impl Format for Q2K {
         }
         // SAFETY: as above.
         unsafe {
-            two_bits::columns(rows, 16, |k, codes| {
-                let pick = two_bits::pick(0x8000_8000 + 0x0001_0001 * (k as u32 / 4 % 4));
-                let scale = _mm512_shuffle_epi8(scales[k / 16], pick);
-                panel.set_codes(k, _mm512_mullo_epi16(codes, scale));
+            two_bits::columns(rows, 16, |j, k, codes| {
+                let pick = two_bits::pick(0x8000_8000 + 0x0001_0001 * (j as u32 % 4));
+                let scale = _mm512_shuffle_epi8(scales[j / 4], pick);
+                for i in 0..4 {
+                    panel.set_codes(k + i, _mm512_mullo_epi16(codes[i], scale));
+                }
             });
         }
     }
@@ -48,14 +50,12 @@ impl Linear for Q2K {
     const VALUES: usize = 256;
     const BYTES: usize = 84;
     const MINIMA: bool = true;
-    const PARTS: [usize; 3] = [256, 32, 0];
+    const PARTS: [usize; 3] = [256, 16, 16];
 
-    /// The codes as [`two_bits::codes`] has them; of four blocks each, first the sums that meet the first 8 minima.
-    fn arrange(q: &[i8], sums: &[i16], [codes, pairs, _]: [&mut [u8]; 3]) {
+    /// The codes as [`two_bits::codes`] has them, and two halves of their sums.
+    fn arrange(q: &[i8], sums: &[i16], [codes, low, high]: [&mut [u8]; 3]) {
         two_bits::arrange(q, codes);
-        for (sum, to) in sums.iter().zip(pairs.as_chunks_mut::<2>().0) {
-            *to = sum.to_ne_bytes();
-        }
+        two_bits::arrange_sums(sums, 1, [low, high]);
     }
 
     #[inline]
@@ -87,10 +87,9 @@ impl Linear for Q2K {
             // SAFETY: the first and the last 16 bytes of these blocks, and their sums.
             unsafe {
                 let mins = high_nibbles(load_lanes(w.add(84 * 4 * i), 84));
-                let sums = x.parts[1].add(128 * i);
-                let low = _mm512_dpwssd_epi32(zero, _mm512_unpacklo_epi8(mins, zero), load_lanes(sums, 32));
-                let high = _mm512_unpackhi_epi8(mins, zero);
-                minima[i] = _mm512_dpwssd_epi32(low, high, load_lanes(sums.add(16), 32));
+                let (low, high) = (_mm512_unpacklo_epi8(mins, zero), _mm512_unpackhi_epi8(mins, zero));
+                let low = _mm512_dpwssd_epi32(zero, low, load(x.parts[1].add(64 * i)));
+                minima[i] = _mm512_dpwssd_epi32(low, high, load(x.parts[2].add(64 * i)));
                 d[i] = load_lanes(w.add(84 * 4 * i + 68), 84);
             }
         }

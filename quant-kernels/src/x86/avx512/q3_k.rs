@@ -51,37 +51,37 @@ impl Format for Q3K {
         });
         // SAFETY: as above.
         unsafe {
-            two_bits::columns(rows, 32, |k, low| {
-                let bit = _mm512_srlv_epi32(third[k / 4 % 2][k % 4], _mm512_set1_epi32(k as i32 / 8));
-                let bit = _mm512_and_si512(bit, _mm512_set1_epi8(1));
-                let code = _mm512_or_si512(low, _mm512_slli_epi32::<2>(bit));
-                let byte = k as u32 / 4 % 4;
+            two_bits::columns(rows, 32, |j, k, low| {
+                let byte = j as u32 % 4;
                 let scale =
-                    _mm512_shuffle_epi8(scales[k / 16], two_bits::pick(0x8000_8000 + 0x0001_0001 * byte));
-                let even = _mm512_mullo_epi16(_mm512_maskz_mov_epi8(EVEN, code), scale);
-                let odd = _mm512_mullo_epi16(_mm512_maskz_mov_epi8(!EVEN, code), scale);
-                let zero = _mm512_shuffle_epi8(zeros[k / 16], two_bits::pick(0x0101_0101 * byte));
-                panel.set_codes(k, _mm512_add_epi8(zero, _mm512_mask_mov_epi8(odd, EVEN, even)));
+                    _mm512_shuffle_epi8(scales[j / 4], two_bits::pick(0x8000_8000 + 0x0001_0001 * byte));
+                let zero = _mm512_shuffle_epi8(zeros[j / 4], two_bits::pick(0x0101_0101 * byte));
+                // Bit j / 2 to place 2.
+                let by = _mm512_set1_epi32((2 - j as i32 / 2) & 31);
+                for i in 0..4 {
+                    let third = _mm512_rolv_epi32(third[j % 2][i], by);
+                    // low | (third & 4)
+                    let code = _mm512_ternarylogic_epi32::<0xf8>(low[i], third, _mm512_set1_epi8(4));
+                    let even = _mm512_mullo_epi16(_mm512_and_si512(code, _mm512_set1_epi16(0xff)), scale);
+                    let odd = _mm512_mullo_epi16(_mm512_andnot_si512(_mm512_set1_epi16(0xff), code), scale);
+                    let product = _mm512_mask_mov_epi8(odd, 0x5555_5555_5555_5555, even);
+                    panel.set_codes(k + i, _mm512_add_epi8(zero, product));
+                }
             });
         }
     }
 }
 
-/// The lower byte of every word.
-const EVEN: u64 = 0x5555_5555_5555_5555;
-
 impl Linear for Q3K {
     const VALUES: usize = 256;
     const BYTES: usize = 110;
     const MINIMA: bool = false;
-    const PARTS: [usize; 3] = [256, 32, 0];
+    const PARTS: [usize; 3] = [256, 16, 16];
 
-    /// The codes as [`two_bits::codes`] has them, and -4 times their sums.
-    fn arrange(q: &[i8], sums: &[i16], [codes, offsets, _]: [&mut [u8]; 3]) {
+    /// The codes as [`two_bits::codes`] has them, and two halves of -4 times their sums.
+    fn arrange(q: &[i8], sums: &[i16], [codes, low, high]: [&mut [u8]; 3]) {
         two_bits::arrange(q, codes);
-        for (sum, offset) in sums.iter().zip(offsets.as_chunks_mut::<2>().0) {
-            *offset = (-4 * sum).to_ne_bytes();
-        }
+        two_bits::arrange_sums(sums, -4, [low, high]);
     }
 
     #[inline]
@@ -92,9 +92,8 @@ impl Linear for Q3K {
         for i in 0..4 {
             // SAFETY: the last 16 bytes of these blocks and their sums.
             let (scales, sums) = unsafe {
-                let sums = x.parts[1].add(128 * i);
                 let scales = unpack_scales(load_lanes(w.add(4 * 110 * i + 94), 110));
-                (scales, [load_lanes(sums, 32), load_lanes(sums.add(16), 32)])
+                (scales, [load(x.parts[1].add(64 * i)), load(x.parts[2].add(64 * i))])
             };
             let mut dots = [zero; 4];
             for (k, dot) in dots.iter_mut().enumerate() {

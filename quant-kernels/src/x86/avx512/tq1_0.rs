@@ -75,13 +75,15 @@ impl Linear for TQ10 {
 
     /// The codes that meet the digits `n` of 52 bytes, 64 bytes for each `n`, and the sum of the codes.
     fn arrange(q: &[i8], sums: &[i16], [codes, sum, _]: [&mut [u8]; 3]) {
+        codes.fill(0);
         for (n, codes) in codes.as_chunks_mut::<64>().0.iter_mut().enumerate() {
-            *codes = std::array::from_fn(|m| match m {
-                0..32 => q[32 * n + m] as u8,
-                32..48 => q[160 + 16 * n + m - 32] as u8,
-                48..52 if n < 4 => q[240 + 4 * n + m - 48] as u8,
-                _ => 0,
-            });
+            let runs =
+                [(0, 32 * n, 32), (32, 160 + 16 * n, 16), (48, 240 + 4 * n, if n < 4 { 4 } else { 0 })];
+            for (to, from, count) in runs {
+                for (code, q) in codes[to..][..count].iter_mut().zip(&q[from..from + count]) {
+                    *code = *q as u8;
+                }
+            }
         }
         sum.copy_from_slice(&sums.iter().map(|&sum| i32::from(sum)).sum::<i32>().to_ne_bytes());
     }

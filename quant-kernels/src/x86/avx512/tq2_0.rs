@@ -26,7 +26,11 @@ impl Format for TQ20 {
         // SAFETY: the caller vouches for the 66 bytes of the block in every row.
         unsafe {
             panel.set_d(0, high_f16(rows.dword(62)));
-            two_bits::columns(rows, 0, |k, codes| panel.set_codes(k, codes));
+            two_bits::columns(rows, 0, |_, k, codes| {
+                for i in 0..4 {
+                    panel.set_codes(k + i, codes[i]);
+                }
+            });
         }
         for j in 0..8 {
             panel.set_sums(j, _mm512_set1_epi16(-1));

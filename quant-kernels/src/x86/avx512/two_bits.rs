@@ -21,8 +21,19 @@ pub(super) fn codes(planes: __m512i) -> [__m512i; 4] {
 /// The activations of a block in the order of [`codes`].
 pub(super) fn arrange(q: &[i8], out: &mut [u8]) {
     for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let from = 128 * (i % 2) + 32 * (i / 2);
-        *out = std::array::from_fn(|l| q[from + l] as u8);
+        let from = &q[128 * (i % 2) + 32 * (i / 2)..][..32];
+        for (out, q) in out.iter_mut().zip(from) {
+            *out = *q as u8;
+        }
+    }
+}
+
+/// `factor` times the sums of a block: the first eight, the others.
+pub(super) fn arrange_sums(sums: &[i16], factor: i16, out: [&mut [u8]; 2]) {
+    for (out, sums) in out.into_iter().zip(sums.as_chunks::<8>().0) {
+        for (out, sum) in out.as_chunks_mut::<2>().0.iter_mut().zip(sums) {
+            *out = (factor * sum).to_ne_bytes();
+        }
     }
 }
 
@@ -42,28 +53,25 @@ pub(super) fn sub_block_words(j: usize) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn pick(bytes: u32) -> __m512i {
-    let lane = |d: u32| {
-        // The first byte of dword d is added to the numbers, not to the zeros.
-        let numbers = (!bytes >> 7 & 0x0101_0101) * (4 * d);
-        (bytes + numbers) as i32
-    };
-    _mm512_setr4_epi32(lane(0), lane(1), lane(2), lane(3))
+    // The first byte of a dword in its lane: set in bits that the numbers of its bytes, and 0x80, leave clear.
+    let first = _mm512_setr4_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c);
+    _mm512_or_si512(first, _mm512_set1_epi32(bytes as i32))
 }
 
-/// The codes of 16 rows, whose 64 bytes begin at `at`, lane = row: calls `set(k, codes)` with values `4 k..4 k + 4`.
+/// The codes of 16 rows, whose 64 bytes begin at `at`, lane = row: calls `set(j, k, codes)` for each sub-block `j` of
+/// 16 values with its `codes`, values `4 k..4 k + 16`.
 ///
 /// # Safety
 /// The CPU has the tier; 64 bytes can be read at `at` in every row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) unsafe fn columns(rows: Rows, at: usize, mut set: impl FnMut(usize, __m512i)) {
+pub(super) unsafe fn columns(rows: Rows, at: usize, mut set: impl FnMut(usize, usize, [__m512i; 4])) {
     for part in 0..4 {
         // SAFETY: as the caller promises.
-        let planes = unsafe { rows.dwords4(at + 16 * part) };
-        for i in 0..4 {
-            for (j, codes) in codes(planes[i]).into_iter().enumerate() {
-                set(32 * (part / 2) + 8 * j + 4 * (part % 2) + i, codes);
-            }
+        let planes = unsafe { rows.dwords4(at + 16 * part) }.map(|planes| codes(planes));
+        for j in 0..4 {
+            let sub = 8 * (part / 2) + 2 * j + part % 2;
+            set(sub, 4 * sub, [planes[0][j], planes[1][j], planes[2][j], planes[3][j]]);
         }
     }
 }
