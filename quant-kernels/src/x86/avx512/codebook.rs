@@ -24,39 +24,82 @@ impl<const N: usize> Book<N> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
     pub fn entries<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 3]; V]) -> [[__m512i; 2]; V] {
-        let seven = low.map(|low| _mm512_movepi8_mask(low));
-        let [first, second] = [0, 1].map(|plane| {
-            let plane = &self.0[plane];
-            let leaf = |i: usize| -> [__m512i; V] {
-                let part = &plane[128 * i..][..128];
-                // SAFETY: 128 bytes.
-                let (a, b) = unsafe {
-                    (_mm512_loadu_si512(part.as_ptr().cast()), _mm512_loadu_si512(part[64..].as_ptr().cast()))
-                };
-                low.map(|low| _mm512_permutex2var_epi8(a, low, b))
-            };
-            let choose = |bit: usize, a: [__m512i; V], b: [__m512i; V]| -> [__m512i; V] {
-                let mut out = a;
-                for v in 0..V {
-                    let mask = if bit == 7 { seven[v] } else { bits[v][bit - 8] };
-                    out[v] = _mm512_mask_blend_epi8(mask, a[v], b[v]);
-                }
-                out
-            };
-            let of_256 = |i: usize| choose(7, leaf(2 * i), leaf(2 * i + 1));
-            let of_512 = |i: usize| choose(8, of_256(2 * i), of_256(2 * i + 1));
-            let of_1024 = |i: usize| choose(9, of_512(2 * i), of_512(2 * i + 1));
-            const { assert!(N == 256 || N == 512 || N == 1024 || N == 2048) };
-            match N {
-                256 => of_256(0),
-                512 => of_512(0),
-                1024 => of_1024(0),
-                _ => choose(10, of_1024(0), of_1024(1)),
-            }
-        });
+        let mut masks = [[0; 4]; V];
+        for v in 0..V {
+            masks[v] = [_mm512_movepi8_mask(low[v]), bits[v][0], bits[v][1], bits[v][2]];
+        }
+        let first = Lookup { plane: &self.0[0], low, masks }.all();
+        let second = Lookup { plane: &self.0[1], low, masks }.all();
         let mut out = [[low[0]; 2]; V];
         for v in 0..V {
             out[v] = [_mm512_unpacklo_epi8(first[v], second[v]), _mm512_unpackhi_epi8(first[v], second[v])];
+        }
+        out
+    }
+}
+
+/// Bytes of one plane by index: the low seven bits choose within 128 bytes, masks of the others between those.
+///
+/// Functions of a fixed depth instead of one loop, so that all intermediate results stay in registers.
+struct Lookup<'a, const N: usize, const V: usize> {
+    plane: &'a [u8; N],
+    low: [__m512i; V],
+    masks: [[__mmask64; 4]; V],
+}
+
+impl<const N: usize, const V: usize> Lookup<'_, N, V> {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn all(&self) -> [__m512i; V] {
+        const { assert!(N == 256 || N == 512 || N == 1024 || N == 2048) };
+        match N {
+            256 => self.of_256(0),
+            512 => self.of_512(0),
+            1024 => self.of_1024(0),
+            _ => self.choose(3, self.of_1024(0), self.of_1024(1)),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn of_1024(&self, i: usize) -> [__m512i; V] {
+        self.choose(2, self.of_512(2 * i), self.of_512(2 * i + 1))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn of_512(&self, i: usize) -> [__m512i; V] {
+        self.choose(1, self.of_256(2 * i), self.of_256(2 * i + 1))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn of_256(&self, i: usize) -> [__m512i; V] {
+        self.choose(0, self.of_128(2 * i), self.of_128(2 * i + 1))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn of_128(&self, i: usize) -> [__m512i; V] {
+        let part = &self.plane[128 * i..][..128];
+        // SAFETY: 128 bytes.
+        let (a, b) = unsafe {
+            (_mm512_loadu_si512(part.as_ptr().cast()), _mm512_loadu_si512(part[64..].as_ptr().cast()))
+        };
+        let mut out = self.low;
+        for v in 0..V {
+            out[v] = _mm512_permutex2var_epi8(a, self.low[v], b);
+        }
+        out
+    }
+
+    /// `b` where bit `7 + bit` of the index is set.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn choose(&self, bit: usize, a: [__m512i; V], b: [__m512i; V]) -> [__m512i; V] {
+        let mut out = a;
+        for v in 0..V {
+            out[v] = _mm512_mask_blend_epi8(self.masks[v][bit], a[v], b[v]);
         }
         out
     }
@@ -68,7 +111,10 @@ impl<const N: usize> Book<N> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
 pub(super) fn spread_eights(words: [__m512i; 2], shift: u8) -> [__m512i; 8] {
     // An entry is four times in its qword, so a shift may wrap.
-    let bits = u64::from_le_bytes([0, 2, 4, 6, 8, 10, 12, 14].map(|bit: u8| bit.wrapping_sub(shift) & 63));
+    let mut bits = [0u8, 2, 4, 6, 8, 10, 12, 14];
+    for bit in &mut bits {
+        *bit = (64 + *bit - shift) & 63;
+    }
     let mut out = [words[0]; 8];
     for r in 0..8 {
         let first = _mm512_set1_epi16(8 * (r as i16 / 2));
@@ -77,9 +123,14 @@ pub(super) fn spread_eights(words: [__m512i; 2], shift: u8) -> [__m512i; 8] {
             _mm512_setr_epi64(0, ONES, 2 * ONES, 3 * ONES, 4 * ONES, 5 * ONES, 6 * ONES, 7 * ONES),
         );
         let entries = _mm512_permutexvar_epi16(entry, words[r % 2]);
-        out[r] = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(bits as i64), entries);
+        out[r] = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(i64::from_le_bytes(bits)), entries);
     }
     out
+}
+
+/// The registers of two blocks.
+pub(super) fn by_blocks([a, b, c, d, e, f, g, h]: [__m512i; 8]) -> [[__m512i; 4]; 2] {
+    [[a, b, c, d], [e, f, g, h]]
 }
 
 /// 1 in every word.
@@ -122,10 +173,14 @@ impl Levels {
     /// The level of every byte.
     #[inline]
     #[target_feature(enable = "avx512f,avx512vbmi")]
-    pub fn of(&self, numbers: __m512i) -> __m512i {
+    pub fn of<const R: usize>(&self, numbers: [__m512i; R]) -> [__m512i; R] {
         // SAFETY: 64 bytes.
         let table = unsafe { _mm512_load_si512(self.0.as_ptr().cast()) };
-        _mm512_permutexvar_epi8(numbers, table)
+        let mut out = numbers;
+        for r in 0..R {
+            out[r] = _mm512_permutexvar_epi8(numbers[r], table);
+        }
+        out
     }
 }
 
@@ -145,26 +200,39 @@ static EVEN_SIGNS: EvenSigns = {
 /// Eight signs from the lower seven bits of every byte.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vbmi")]
-pub(super) fn signs_of_seven(seven: __m512i) -> [u64; 8] {
+pub(super) fn signs_of_seven(seven: __m512i) -> [[u64; 4]; 2] {
     // SAFETY: 128 bytes.
     let (a, b) = unsafe {
         let table = EVEN_SIGNS.0.as_ptr();
         (_mm512_load_si512(table.cast()), _mm512_load_si512(table.add(64).cast()))
     };
-    let mut signs = [0; 8];
+    let mut signs = [[0; 4]; 2];
     // SAFETY: 64 bytes.
     unsafe { _mm512_storeu_si512(signs.as_mut_ptr().cast(), _mm512_permutex2var_epi8(a, seven, b)) };
     signs
 }
 
-/// Two halves of 32 bytes as one register.
+/// 64 bytes at `at` in two blocks.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn load_pair(blocks: [*const u8; 2], at: usize) -> [__m512i; 2] {
+    // SAFETY: as the caller promises.
+    unsafe { [_mm512_loadu_si512(blocks[0].add(at).cast()), _mm512_loadu_si512(blocks[1].add(at).cast())] }
+}
+
+/// Two halves of 32 bytes, at `at` in two blocks, as one register.
 ///
 /// # Safety
 /// 32 bytes can be read at both places.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
-pub(super) unsafe fn load_halves(halves: [*const u8; 2]) -> __m512i {
+pub(super) unsafe fn load_halves(blocks: [*const u8; 2], at: usize) -> __m512i {
     // SAFETY: as the caller promises.
-    let [a, b] = halves.map(|half| unsafe { _mm256_loadu_si256(half.cast()) });
+    let (a, b) = unsafe {
+        (_mm256_loadu_si256(blocks[0].add(at).cast()), _mm256_loadu_si256(blocks[1].add(at).cast()))
+    };
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b)
 }

@@ -49,7 +49,6 @@ pub(super) fn tile<G: Grid>(_: Avx512) -> TileFn {
 struct Signed<G>(PhantomData<G>);
 
 impl<G: Grid> Coded for Signed<G> {
-    const BYTES: usize = G::BYTES;
     const OFFSET: i16 = 64;
     const SUB: usize = G::SUB;
 
@@ -115,7 +114,8 @@ impl<G: Grid> Linear for Signed<G> {
         for i in 0..4 {
             let mut dots = [zero; 4];
             for k in [0, 2] {
-                let blocks = [0, 1].map(|b| w.wrapping_add((4 * i + k + b) * G::BYTES));
+                let block = w.wrapping_add((4 * i + k) * G::BYTES);
+                let blocks = [block, block.wrapping_add(G::BYTES)];
                 // SAFETY: two of the 16 blocks.
                 let (magnitudes, signs) = unsafe { G::decode(blocks) };
                 for b in 0..2 {
@@ -149,7 +149,10 @@ impl<G: Grid> Linear for Signed<G> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
 pub(super) fn odd_words(source: __m512i, first: [u8; 8]) -> __m512i {
     // The shift leaves the bits at place 1.
-    let by = first.map(|bit| i64::from(bit.wrapping_sub(1) & 63) * 0x0001_0001_0001_0001);
+    let mut by = [0; 8];
+    for q in 0..8 {
+        by[q] = i64::from(first[q].wrapping_sub(1) & 63) * 0x0001_0001_0001_0001;
+    }
     let by = _mm512_setr_epi64(by[0], by[1], by[2], by[3], by[4], by[5], by[6], by[7]);
     let bits = _mm512_multishift_epi64_epi8(by, source);
     // 1 | (bits & 30)

@@ -1,6 +1,6 @@
 //! IQ2_S: each 8 values are an index of 1024 entries, its upper bits apart, and 8 signs; a scale for each 16.
 
-use super::codebook::{Book, load_halves, spread_eights};
+use super::codebook::{Book, by_blocks, load_halves, spread_eights};
 use super::grid::{self, Grid};
 use super::iq2_xxs::LEVELS;
 use crate::isa::Avx512;
@@ -26,22 +26,35 @@ impl Grid for Iq2S {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn decode(blocks: [*const u8; 2]) -> ([[__m512i; 4]; 2], [[u64; 4]; 2]) {
         // SAFETY: bytes 2..34, 34..66 and 66..74 of the blocks that the caller vouches for.
-        let (indices, upper, signs) = unsafe {
+        let (indices, a, b, signs) = unsafe {
+            let [a, b] = blocks;
             (
-                load_halves(blocks.map(|block| block.add(2))),
-                blocks.map(|block| _mm256_set1_epi64x(block.add(66).cast::<i64>().read_unaligned())),
-                blocks.map(|block| block.add(34).cast::<[u64; 4]>().read_unaligned()),
+                load_halves(blocks, 2),
+                a.add(66).cast::<i64>().read_unaligned(),
+                b.add(66).cast::<i64>().read_unaligned(),
+                [
+                    a.add(34).cast::<[u64; 4]>().read_unaligned(),
+                    b.add(34).cast::<[u64; 4]>().read_unaligned(),
+                ],
             )
         };
-        let upper = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(upper[0]), upper[1]);
+        let upper = _mm512_inserti64x4::<1>(_mm512_set1_epi64(a), _mm256_set1_epi64x(b));
         // Qword q of a half has the pairs of bits of indices 8 q..8 q + 8.
-        let by = |q: i64| 0x0e0c_0a08_0604_0200 + q * 0x1010_1010_1010_1010;
-        let by = _mm512_setr_epi64(by(0), by(1), by(2), by(3), by(0), by(1), by(2), by(3));
+        const BY: [i64; 4] = {
+            let mut by = [0x0e0c_0a08_0604_0200; 4];
+            let mut q = 0;
+            while q < 4 {
+                by[q] += q as i64 * 0x1010_1010_1010_1010;
+                q += 1;
+            }
+            by
+        };
+        let by = _mm512_broadcast_i64x4(_mm256_setr_epi64x(BY[0], BY[1], BY[2], BY[3]));
         let upper = _mm512_multishift_epi64_epi8(by, upper);
-        let bit = |bit| _mm512_test_epi8_mask(upper, _mm512_set1_epi8(bit));
-        let [words] = BOOK.entries([indices], [[bit(1), bit(2), 0]]);
-        let [m0, m1, m2, m3, m4, m5, m6, m7] = spread_eights(words, 0).map(|numbers| LEVELS.of(numbers));
-        ([[m0, m1, m2, m3], [m4, m5, m6, m7]], signs)
+        let ninth = _mm512_test_epi8_mask(upper, _mm512_set1_epi8(1));
+        let tenth = _mm512_test_epi8_mask(upper, _mm512_set1_epi8(2));
+        let [words] = BOOK.entries([indices], [[ninth, tenth, 0]]);
+        (by_blocks(LEVELS.of(spread_eights(words, 0))), signs)
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! IQ2_XS: each 8 values are an index of 512 entries and 7 signs; a scale for each 16.
 
-use super::codebook::{Book, signs_of_seven, spread_eights};
+use super::codebook::{Book, by_blocks, load_pair, signs_of_seven, spread_eights};
 use super::grid::{self, Grid};
 use super::iq2_xxs::LEVELS;
 use super::linear::load;
@@ -41,15 +41,14 @@ impl Grid for Iq2Xs {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn decode(blocks: [*const u8; 2]) -> ([[__m512i; 4]; 2], [[u64; 4]; 2]) {
         // SAFETY: bytes 2..66 of the blocks that the caller vouches for, and a table of 64 bytes.
-        let ([a, b], even) = unsafe { (blocks.map(|block| load(block.add(2))), load(EVEN.0.as_ptr())) };
+        let ([a, b], even) = unsafe { (load_pair(blocks, 2), load(EVEN.0.as_ptr())) };
         let indices = _mm512_permutex2var_epi8(a, even, b);
         // The ninth bit of the index, then seven signs.
         let upper = _mm512_permutex2var_epi8(a, _mm512_or_si512(even, _mm512_set1_epi8(1)), b);
         let ninth = _mm512_test_epi8_mask(upper, _mm512_set1_epi8(1));
-        let [s0, s1, s2, s3, s4, s5, s6, s7] = signs_of_seven(_mm512_srli_epi16::<1>(upper));
+        let signs = signs_of_seven(_mm512_srli_epi16::<1>(upper));
         let [words] = BOOK.entries([indices], [[ninth, 0, 0]]);
-        let [m0, m1, m2, m3, m4, m5, m6, m7] = spread_eights(words, 0).map(|numbers| LEVELS.of(numbers));
-        ([[m0, m1, m2, m3], [m4, m5, m6, m7]], [[s0, s1, s2, s3], [s4, s5, s6, s7]])
+        (by_blocks(LEVELS.of(spread_eights(words, 0))), signs)
     }
 
     #[inline]

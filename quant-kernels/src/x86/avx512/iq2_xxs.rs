@@ -1,6 +1,6 @@
 //! IQ2_XXS: each 32 values are 4 indices of 256 entries, then 4 times 7 signs and a scale.
 
-use super::codebook::{Book, Levels, signs_of_seven, spread_eights};
+use super::codebook::{Book, Levels, by_blocks, load_pair, signs_of_seven, spread_eights};
 use super::grid::{self, Grid};
 use super::linear::load;
 use crate::isa::Avx512;
@@ -41,16 +41,13 @@ impl Grid for Iq2Xxs {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn decode(blocks: [*const u8; 2]) -> ([[__m512i; 4]; 2], [[u64; 4]; 2]) {
         // SAFETY: bytes 2..66 of the blocks that the caller vouches for, and a table of 64 bytes.
-        let ([a, b], lower) =
-            unsafe { (blocks.map(|block| load(block.add(2))), load(LOWER_HALVES.0.as_ptr())) };
+        let ([a, b], lower) = unsafe { (load_pair(blocks, 2), load(LOWER_HALVES.0.as_ptr())) };
         let indices = _mm512_permutex2var_epi8(a, lower, b);
         let by = _mm512_set1_epi64(i64::from_le_bytes([32, 39, 46, 53, 0, 0, 0, 0]));
-        let seven = |v| _mm512_multishift_epi64_epi8(by, v);
-        let [s0, s1, s2, s3, s4, s5, s6, s7] =
-            signs_of_seven(_mm512_permutex2var_epi8(seven(a), lower, seven(b)));
+        let (c, d) = (_mm512_multishift_epi64_epi8(by, a), _mm512_multishift_epi64_epi8(by, b));
+        let signs = signs_of_seven(_mm512_permutex2var_epi8(c, lower, d));
         let [words] = BOOK.entries([indices], [[0; 3]]);
-        let [m0, m1, m2, m3, m4, m5, m6, m7] = spread_eights(words, 0).map(|numbers| LEVELS.of(numbers));
-        ([[m0, m1, m2, m3], [m4, m5, m6, m7]], [[s0, s1, s2, s3], [s4, s5, s6, s7]])
+        (by_blocks(LEVELS.of(spread_eights(words, 0))), signs)
     }
 
     #[inline]

@@ -1,8 +1,7 @@
 //! IQ3_S: each 4 values are an index of 512 entries, its upper bit apart, and signs; a scale for each 32.
 
-use super::codebook::{Book, Levels, spread_fours};
+use super::codebook::{Book, Levels, load_pair, spread_fours};
 use super::grid::{self, Grid};
-use super::linear::load;
 use crate::isa::Avx512;
 use crate::types::TileFn;
 use crate::types::codebooks::{IQ3_S_LEVELS, packed};
@@ -28,14 +27,18 @@ impl Grid for Iq3S {
     unsafe fn decode(blocks: [*const u8; 2]) -> ([[__m512i; 4]; 2], [[u64; 4]; 2]) {
         // SAFETY: bytes 2..66, 66..74 and 74..106 of the blocks that the caller vouches for.
         let (indices, ninth, signs) = unsafe {
+            let [a, b] = blocks;
             (
-                blocks.map(|block| load(block.add(2))),
-                blocks.map(|block| [block.add(66).cast::<u64>().read_unaligned(), 0, 0]),
-                blocks.map(|block| block.add(74).cast::<[u64; 4]>().read_unaligned()),
+                load_pair(blocks, 2),
+                [a.add(66).cast::<u64>().read_unaligned(), b.add(66).cast::<u64>().read_unaligned()],
+                [
+                    a.add(74).cast::<[u64; 4]>().read_unaligned(),
+                    b.add(74).cast::<[u64; 4]>().read_unaligned(),
+                ],
             )
         };
-        let words = BOOK.entries(indices, ninth);
-        (words.map(|words| spread_fours(words).map(|numbers| LEVELS.of(numbers))), signs)
+        let [a, b] = BOOK.entries(indices, [[ninth[0], 0, 0], [ninth[1], 0, 0]]);
+        ([LEVELS.of(spread_fours(a)), LEVELS.of(spread_fours(b))], signs)
     }
 
     #[inline]

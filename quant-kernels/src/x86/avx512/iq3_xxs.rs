@@ -1,8 +1,7 @@
 //! IQ3_XXS: each 4 values are an index of 256 entries; 4 times 7 signs and a scale for each 32.
 
-use super::codebook::{Book, Levels, load_halves, signs_of_seven, spread_fours};
+use super::codebook::{Book, Levels, load_halves, load_pair, signs_of_seven, spread_fours};
 use super::grid::{self, Grid};
-use super::linear::load;
 use crate::isa::Avx512;
 use crate::types::TileFn;
 use crate::types::codebooks::{IQ3_XXS_LEVELS, packed};
@@ -27,14 +26,11 @@ impl Grid for Iq3Xxs {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn decode(blocks: [*const u8; 2]) -> ([[__m512i; 4]; 2], [[u64; 4]; 2]) {
         // SAFETY: bytes 2..66 and 66..98 of the blocks that the caller vouches for.
-        let (indices, signs) = unsafe {
-            (blocks.map(|block| load(block.add(2))), load_halves(blocks.map(|block| block.add(66))))
-        };
+        let (indices, signs) = unsafe { (load_pair(blocks, 2), load_halves(blocks, 66)) };
         let by = _mm512_set1_epi64(i64::from_le_bytes([0, 7, 14, 21, 32, 39, 46, 53]));
-        let [s0, s1, s2, s3, s4, s5, s6, s7] = signs_of_seven(_mm512_multishift_epi64_epi8(by, signs));
-        let words = BOOK.entries(indices, [[0; 3]; 2]);
-        let magnitudes = words.map(|words| spread_fours(words).map(|numbers| LEVELS.of(numbers)));
-        (magnitudes, [[s0, s1, s2, s3], [s4, s5, s6, s7]])
+        let signs = signs_of_seven(_mm512_multishift_epi64_epi8(by, signs));
+        let [a, b] = BOOK.entries(indices, [[0; 3]; 2]);
+        ([LEVELS.of(spread_fours(a)), LEVELS.of(spread_fours(b))], signs)
     }
 
     #[inline]

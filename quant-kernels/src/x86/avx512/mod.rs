@@ -5,6 +5,8 @@ pub(crate) mod activations;
 mod codebook;
 pub(crate) mod float;
 mod grid;
+pub(crate) mod iq1_m;
+pub(crate) mod iq1_s;
 pub(crate) mod iq2_s;
 pub(crate) mod iq2_xs;
 pub(crate) mod iq2_xxs;
@@ -22,6 +24,7 @@ pub(crate) mod q6_k;
 pub(crate) mod q8_0;
 mod rows;
 pub(crate) mod simd;
+mod ternary;
 pub(crate) mod tq1_0;
 pub(crate) mod tq2_0;
 mod two_bits;
@@ -48,6 +51,8 @@ pub(crate) fn tile(proof: Avx512, ty: GgmlType) -> Option<TileFn> {
         GgmlType::IQ2_S => iq2_s::tile(proof),
         GgmlType::IQ3_XXS => iq3_xxs::tile(proof),
         GgmlType::IQ3_S => iq3_s::tile(proof),
+        GgmlType::IQ1_S => iq1_s::tile(proof),
+        GgmlType::IQ1_M => iq1_m::tile(proof),
         GgmlType::TQ1_0 => tq1_0::tile(proof),
         GgmlType::TQ2_0 => tq2_0::tile(proof),
         _ => return None,

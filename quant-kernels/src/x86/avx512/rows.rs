@@ -6,8 +6,6 @@ use std::arch::x86_64::*;
 
 /// A type's way from blocks of 256 to unsigned codes and sub-scales.
 pub(super) trait Coded {
-    /// Bytes in a block.
-    const BYTES: usize;
     /// What codes are too large by.
     const OFFSET: i16;
     /// Values that share a scale: 16 or 32.
