@@ -197,6 +197,9 @@ static EVEN_SIGNS: EvenSigns = {
     EvenSigns(table)
 };
 
+#[repr(align(64))]
+struct Signs([[u64; 4]; 2]);
+
 /// Eight signs from the lower seven bits of every byte.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vbmi")]
@@ -206,10 +209,14 @@ pub(super) fn signs_of_seven(seven: __m512i) -> [[u64; 4]; 2] {
         let table = EVEN_SIGNS.0.as_ptr();
         (_mm512_load_si512(table.cast()), _mm512_load_si512(table.add(64).cast()))
     };
-    let mut signs = [[0; 4]; 2];
+    let mut signs = Signs([[0; 4]; 2]);
+    // Volatile: masks come from memory at no cost, but the compiler would rather shuffle words out of the register.
     // SAFETY: 64 bytes.
-    unsafe { _mm512_storeu_si512(signs.as_mut_ptr().cast(), _mm512_permutex2var_epi8(a, seven, b)) };
-    signs
+    unsafe {
+        let signs: *mut __m512i = (&raw mut signs).cast();
+        signs.write_volatile(_mm512_permutex2var_epi8(a, seven, b));
+    }
+    signs.0
 }
 
 /// 64 bytes at `at` in two blocks.

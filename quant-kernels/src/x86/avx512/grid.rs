@@ -3,7 +3,7 @@
 //! For one token the signs go to the activations, whose codes are at least -127; a panel has the signed values plus an
 //! offset.
 
-use super::linear::{Linear, X, add_dwords, add_lanes, load, request, scales, term};
+use super::linear::{Linear, X, add_dwords, add_lanes, load, request_bytes, scales, term};
 use super::load::{Rows, low_f16};
 use super::panel::{self, Format, Panel, Steps};
 use super::rows::{self, Coded};
@@ -119,7 +119,7 @@ impl<G: Grid> Linear for Signed<G> {
                 // SAFETY: two of the 16 blocks.
                 let (magnitudes, signs) = unsafe { G::decode(blocks) };
                 for b in 0..2 {
-                    request::<128>(blocks[b]);
+                    request_bytes(blocks[b], G::BYTES);
                     let mut sums = [zero; 4];
                     for r in 0..4 {
                         // SAFETY: 64 activations of this block.

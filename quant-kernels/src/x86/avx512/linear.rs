@@ -205,7 +205,14 @@ pub(super) unsafe fn load(p: *const u8) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn request<const BYTES: usize>(p: *const u8) {
-    for line in (0..BYTES).step_by(64) {
+    request_bytes(p, BYTES);
+}
+
+/// [`request`] where the number of bytes is a constant of a generic type.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn request_bytes(p: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
         _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD + line).cast());
     }
 }

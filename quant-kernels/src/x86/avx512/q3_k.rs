@@ -158,7 +158,7 @@ fn code(low: __m512i, high: __m512i) -> __m512i {
 fn scale_words(j: usize) -> __m512i {
     let words = |l: usize, j: usize| {
         let byte = (8 * (l / 2) + 2 * j + l % 2) as i64;
-        0x0080_0080_0080_0080 | byte * 0x0100_0100_0100_0100
+        0x0080_0080_0080_0080 | (byte * 0x0100_0100_0100_0100)
     };
     let (a, b) = (2 * j, 2 * j + 1);
     _mm512_setr_epi64(

@@ -7,7 +7,7 @@
 //! For one token the products are those of the digits, and c meets the sums of activations.
 
 use super::codebook::{Book, by_blocks, spread_eights};
-use super::linear::{Linear, X, add_dwords, add_lanes, load, request, term};
+use super::linear::{Linear, X, add_dwords, add_lanes, load, request_bytes, term};
 use super::load::Rows;
 use super::panel::{self, Format, Panel, Steps};
 use super::rows::{self, Coded};
@@ -187,7 +187,7 @@ impl<S: Shifted> Linear for Ternary<S> {
                 let digits = by_blocks(spread_eights(words[pair], 0));
                 for b in 0..2 {
                     let k = 2 * pair + b;
-                    request::<64>(blocks[pair][b]);
+                    request_bytes(blocks[pair][b], S::BYTES);
                     // SAFETY: this block and the sums of its activations.
                     let mut dot = unsafe {
                         _mm512_dpwssd_epi32(

@@ -44,7 +44,7 @@ pub(super) fn arrange_sums(sums: &[i16], factor: i16, out: [&mut [u8]; 2]) {
 pub(super) fn sub_block_words(j: usize) -> __m512i {
     let word = |l: usize| {
         let byte = (8 * (l / 2) + 2 * j + l % 2) as i64;
-        0x8000_8000_8000_8000_u64 as i64 | byte * 0x0001_0001_0001_0001
+        0x8000_8000_8000_8000_u64 as i64 | (byte * 0x0001_0001_0001_0001)
     };
     _mm512_setr_epi64(word(0), word(0), word(1), word(1), word(2), word(2), word(3), word(3))
 }
