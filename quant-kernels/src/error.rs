@@ -40,6 +40,24 @@ pub enum Error {
         /// The type.
         ty: GgmlType,
     },
+    /// A value that must be finite, or minus infinity where that means "never", is not.
+    #[error("{what} {index} is {value}; an earlier computation overflowed or its input was not finite")]
+    NotANumber {
+        /// What the value is.
+        what: &'static str,
+        /// Its place.
+        index: usize,
+        /// The value, as text.
+        value: String,
+    },
+    /// A route to an expert that there is none of.
+    #[error("a token is routed to expert {id}, but there are {experts}")]
+    Expert {
+        /// The expert asked for.
+        id: u32,
+        /// Experts there are.
+        experts: usize,
+    },
     /// The system refused a thread.
     #[error("can't start {wanted} threads: {reason}; ask for fewer")]
     Threads {

@@ -57,7 +57,7 @@ impl<G: Grid> Coded for Signed<G> {
     unsafe fn codes(blocks: [*const u8; 2]) -> [[__m512i; 4]; 2] {
         // SAFETY: as the caller promises.
         let (mut codes, signs) = unsafe { G::decode(blocks) };
-        let offset = _mm512_set1_epi8(Self::OFFSET as i8);
+        let offset = _mm512_set1_epi8(<Self as Coded>::OFFSET as i8);
         for b in 0..2 {
             for r in 0..4 {
                 let plus = _mm512_add_epi8(offset, codes[b][r]);
@@ -85,6 +85,7 @@ impl<G: Grid> Coded for Signed<G> {
 impl<G: Grid> Format for Signed<G> {
     const BYTES: usize = G::BYTES;
     const STEPS: Steps = Steps::Super { sub: G::SUB, minima: false };
+    const OFFSET: Option<i16> = Some(<Self as Coded>::OFFSET);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

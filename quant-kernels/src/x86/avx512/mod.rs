@@ -24,6 +24,7 @@ pub(crate) mod q6_k;
 pub(crate) mod q8_0;
 mod rows;
 pub(crate) mod simd;
+mod step;
 mod ternary;
 pub(crate) mod tq1_0;
 pub(crate) mod tq2_0;

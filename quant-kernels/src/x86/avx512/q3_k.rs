@@ -22,6 +22,7 @@ const OFFSET: i16 = 124;
 impl Format for Q3K {
     const BYTES: usize = 110;
     const STEPS: Steps = Steps::Super { sub: 256, minima: false };
+    const OFFSET: Option<i16> = Some(OFFSET);
 
     /// Scales go into the codes.
     #[inline]
@@ -31,9 +32,6 @@ impl Format for Q3K {
         let ([_, a, b, pairs], d, third) =
             unsafe { (rows.dwords4(92), rows.dword(106), [rows.dwords4(0), rows.dwords4(16)]) };
         panel.set_d(0, high_f16(d));
-        for j in 0..8 {
-            panel.set_sums(j, _mm512_set1_epi16(-OFFSET));
-        }
         let join = |low, pairs| {
             let six = _mm512_ternarylogic_epi32::<0xf8>(low, pairs, _mm512_set1_epi8(0x30));
             _mm512_sub_epi8(six, _mm512_set1_epi8(32))

@@ -84,15 +84,7 @@ pub(super) unsafe fn unpack<C: Coded>(rows: Rows, panel: &mut Panel) {
         let shift = _mm_cvtsi32_si128(8 * (byte as i32 % 4));
         _mm512_and_si512(_mm512_srl_epi32(scales[byte / 4], shift), _mm512_set1_epi32(0xff))
     };
-    for j in 0..8 {
-        let (a, b) = (scale(2 * j), scale(2 * j + 1));
-        if C::SUB == 16 {
-            panel.set_scale(2 * j, a);
-            panel.set_scale(2 * j + 1, b);
-        } else {
-            panel.set_scale(j, a);
-        }
-        let pair = _mm512_or_si512(a, _mm512_slli_epi32::<16>(b));
-        panel.set_sums(j, _mm512_mullo_epi16(pair, _mm512_set1_epi16(-C::OFFSET)));
+    for j in 0..256 / C::SUB {
+        panel.set_scale(j, scale(j * C::SUB / 16));
     }
 }

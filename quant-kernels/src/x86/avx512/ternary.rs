@@ -145,6 +145,7 @@ const EIGHT_ONES: i64 = 0x0101_0101_0101_0101;
 impl<S: Shifted> Format for Ternary<S> {
     const BYTES: usize = S::BYTES;
     const STEPS: Steps = Steps::Super { sub: S::SUB, minima: false };
+    const OFFSET: Option<i16> = Some(<Self as Coded>::OFFSET);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

@@ -21,6 +21,7 @@ struct TQ10;
 impl Format for TQ10 {
     const BYTES: usize = 54;
     const STEPS: Steps = Steps::Super { sub: 256, minima: false };
+    const OFFSET: Option<i16> = Some(1);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -30,9 +31,6 @@ impl Format for TQ10 {
             ([rows.dwords4(0), rows.dwords4(16), rows.dwords4(32)], rows.dword(48), rows.dword(50))
         };
         panel.set_d(0, high_f16(d));
-        for j in 0..8 {
-            panel.set_sums(j, _mm512_set1_epi16(-1));
-        }
         for (first, step, mut fractions) in [(0, 8, runs[0]), (4, 8, runs[1]), (40, 4, runs[2])] {
             for n in 0..5 {
                 for i in 0..4 {

@@ -19,6 +19,7 @@ struct TQ20;
 impl Format for TQ20 {
     const BYTES: usize = 66;
     const STEPS: Steps = Steps::Super { sub: 256, minima: false };
+    const OFFSET: Option<i16> = Some(1);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -31,9 +32,6 @@ impl Format for TQ20 {
                     panel.set_codes(k + i, codes[i]);
                 }
             });
-        }
-        for j in 0..8 {
-            panel.set_sums(j, _mm512_set1_epi16(-1));
         }
     }
 }
