@@ -95,7 +95,7 @@ pub(super) enum Steps {
     /// Integer scales for sub-blocks of `sub` values, a float step per 256; the products with the activation sums
     /// are subtracted with a scale of their own (`minima`) or belong to the integer sum (offset codes).
     Super {
-        /// Values in a sub-block, 16 or 32; 256 where the codes have the scales in them.
+        /// Values in a sub-block, 16 or 32; 256 where the codes have the scales in them (minima are of 16 values).
         sub: usize,
         /// [`Panel::sums`] holds minima, scaled by [`Panel::dmin`].
         minima: bool,

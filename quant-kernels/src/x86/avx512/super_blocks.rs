@@ -182,6 +182,12 @@ pub(super) fn scaled_codes<F: Format, const P: usize, const T: usize>(
 ) {
     let at = x.blocks::<256>(T);
     let mut dots = [[[_mm512_setzero_si512(); P]; T]; 2];
+    if let Some(offset) = F::OFFSET {
+        for t in 0..T {
+            // SAFETY: `blocks` has checked T tokens.
+            dots[0][t] = [unsafe { whole_start(at.sums(0, t), offset) }; P];
+        }
+    }
     for j in 0..PARTS {
         fetch.some();
         for k in 0..8 {
@@ -199,6 +205,21 @@ pub(super) fn scaled_codes<F: Format, const P: usize, const T: usize>(
         }
     }
     finish::<F, P, T, 16>(panels, at, isum, acc);
+}
+
+/// Where the sum of a whole block begins if codes have an offset, from the sums of 16 activations.
+///
+/// # Safety
+/// 16 sums can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn whole_start(sums: *const i16, offset: i16) -> __m512i {
+    // SAFETY: as the caller promises.
+    let sums = unsafe { _mm256_loadu_si256(sums.cast()) };
+    let eight = _mm256_madd_epi16(sums, _mm256_set1_epi16(-offset));
+    let four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0x4e>(four));
+    _mm512_broadcastd_epi32(_mm_add_epi32(two, _mm_shuffle_epi32::<0xb1>(two)))
 }
 
 /// Adds the f32 terms of a super-block.
