@@ -101,7 +101,7 @@ struct Bench<'a> {
 
 /// The jobs of one measurement, and what turns their seconds into a rate.
 struct Round {
-    quant: Option<String>,
+    quant: String,
     /// Answers with a rate by itself, under this name.
     limit: Option<(String, &'static str)>,
     plain: Option<String>,
@@ -155,7 +155,7 @@ impl Bench<'_> {
         let job = format!("cache {CACHED_COLS} {}", rows);
         let work = (rows * ty.row_bytes(CACHED_COLS)) as f64 / 1e9;
         let round = Round {
-            quant: Some(job.clone()),
+            quant: job.clone(),
             limit: None,
             plain: None,
             repack: None,
@@ -180,7 +180,7 @@ impl Bench<'_> {
         let mul = |place: &str| format!("mul {place} {rows} {cols} 1 {threads} {}", usize::MAX >> 1);
         let file = memory == Memory::File;
         let round = Round {
-            quant: Some(mul(place)),
+            quant: mul(place),
             limit: Some((format!("read {place} {threads}"), "gb_per_s")),
             plain: known.then(|| mul(place)),
             // The repacked weights lie in a buffer of ggml's own, whatever ours lie in.
@@ -197,7 +197,7 @@ impl Bench<'_> {
         let slices = if tokens >= MANY_TOKENS { 1 } else { usize::MAX >> 1 };
         let mul = |place: &str| format!("mul {place} {rows} {cols} {tokens} {threads} {slices}");
         let round = Round {
-            quant: Some(mul("file")),
+            quant: mul("file"),
             limit: Some((format!("peak {threads}"), "gops")),
             plain: known.then(|| mul("file")),
             repack: known.then(|| mul("repack")),
@@ -214,7 +214,7 @@ impl Bench<'_> {
             format!("experts {place} {rows} {cols} {tokens} {threads} {EXPERTS} {USED} {}", tokens + 1)
         };
         let round = Round {
-            quant: None,
+            quant: job("file"),
             limit: None,
             plain: known.then(|| job("file")),
             repack: known.then(|| job("repack")),
@@ -233,9 +233,7 @@ impl Bench<'_> {
                 std::thread::sleep(SETTLE);
                 figures.limit.push(self.ours.ask(job)?[answer].as_f64().unwrap_or_default());
             }
-            if let Some(job) = &round.quant {
-                figures.quant.push(round.work / self.ours.seconds(job)?.unwrap_or(f64::NAN));
-            }
+            figures.quant.push(round.work / self.ours.seconds(&round.quant)?.unwrap_or(f64::NAN));
             let Some(peer) = &mut self.peer else { continue };
             for (job, samples, work) in [
                 (&round.plain, &mut figures.plain, round.work),

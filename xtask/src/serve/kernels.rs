@@ -5,6 +5,7 @@
 //! - `cache COLS ROWS`: one token times the first rows, which fit the L2 cache; seconds;
 //! - `mul MEM ROWS COLS TOKENS THREADS SLICES`: a matmul; seconds; `MEM` is `file` or `huge`; consecutive calls use
 //!   consecutive slices of the weights, at most `SLICES` of them;
+//! - `experts MEM ROWS COLS TOKENS THREADS EXPERTS USED SEED`: each token times some of the experts; seconds;
 //! - `read MEM THREADS`: GB/s of reading all weights; `peak THREADS`: 10^9 operations per second of the arithmetic that
 //!   the type's matmul is made of.
 
@@ -12,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use memmap2::MmapMut;
 use quant_gguf::Bytes;
 use quant_kernels::activations::ActKind;
-use quant_kernels::matmul::MatmulScratch;
+use quant_kernels::matmul::{ExpertProjection, MatmulScratch, Routes};
 use quant_kernels::{Activations, GgmlType, Isa, Kernels, Projection, Team, Weight};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ use crate::limits;
 const BUDGET: Duration = Duration::from_millis(50);
 /// Matmuls between two readings of the clock, as in the peer's graphs.
 const GROUP: usize = 4;
+/// Choices of experts that calls take turns with.
+const CHOICES: usize = 64;
 
 /// The weights of the jobs that follow.
 struct Loaded {
@@ -76,6 +79,11 @@ impl Ours {
             }
             (["mul", ..], &[rows, cols, tokens, threads, slices]) => {
                 let seconds = self.multiply(memory, [rows, cols], tokens, threads, slices)?;
+                json!({ "seconds": seconds })
+            }
+            (["experts", ..], &[rows, cols, tokens, threads, experts, used, seed]) => {
+                let seconds =
+                    self.experts(memory, [rows, cols], tokens, threads, [experts, used], seed as u64)?;
                 json!({ "seconds": seconds })
             }
             (["read", ..], &[threads]) => {
@@ -132,6 +140,63 @@ impl Ours {
             }
             Ok(group as f64)
         })
+    }
+
+    /// Seconds of a matmul of so many tokens with some of the experts each.
+    fn experts(
+        &mut self,
+        memory: &str,
+        [rows, cols]: [usize; 2],
+        tokens: usize,
+        threads: usize,
+        [experts, used]: [usize; 2],
+        seed: u64,
+    ) -> Result<f64> {
+        let loaded = self.loaded.as_ref().context("weights come first")?;
+        let bytes = &loaded.bytes(memory)[..loaded.ty.row_bytes(cols) * rows * experts];
+        let weight = Weight::new(loaded.ty, rows * experts, cols, bytes)?;
+        let x: Vec<f32> = (0..tokens * cols).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+        let mut out = vec![0.0; tokens * used * rows];
+        let mut choice = Choice(seed);
+        let choices: Vec<Vec<u32>> = (0..CHOICES).map(|_| choice.ids(tokens, used, experts)).collect();
+        let team = team(&mut self.teams, threads)?;
+        measure(|| {
+            self.turn += 1;
+            let routes = Routes::new(experts, used, &choices[self.turn % CHOICES])?;
+            let mut projections = [ExpertProjection { weight, bias: None, out: &mut out }];
+            self.kernels.matmul_experts(
+                team,
+                &mut self.scratch,
+                Activations::Auto,
+                &x,
+                routes,
+                &mut projections,
+            )?;
+            Ok(1.0)
+        })
+    }
+}
+
+/// Which experts tokens go to: distinct ones for each token, the same for both engines (the peer has the same rule).
+struct Choice(u64);
+
+impl Choice {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) % below as u64) as usize
+    }
+
+    fn ids(&mut self, tokens: usize, used: usize, experts: usize) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(tokens * used);
+        let mut order: Vec<u32> = (0..experts as u32).collect();
+        for _ in 0..tokens {
+            for place in 0..used {
+                let other = place + self.next(experts - place);
+                order.swap(place, other);
+            }
+            ids.extend_from_slice(&order[..used]);
+        }
+        ids
     }
 }
 
