@@ -122,6 +122,8 @@ fn kernel_tests(target: &str, tests: &[&str]) -> Command {
     for test in tests {
         command.args(["--test", test]);
     }
+    // Emulation is slow.
+    command.env("PROPTEST_CASES", "10");
     command
 }
 

@@ -84,7 +84,7 @@ pub(crate) trait Vec128: Simd {
     /// Bits of either.
     fn or(self, a: Self::B, b: Self::B) -> Self::B;
     /// a - b, wrapping.
-    fn sub(self, a: Self::B, b: Self::B) -> Self::B;
+    fn sub_bytes(self, a: Self::B, b: Self::B) -> Self::B;
     /// Each byte shifted up.
     fn shl<const N: i32>(self, x: Self::B) -> Self::B;
     /// Each unsigned byte shifted down.

@@ -33,7 +33,7 @@ fn codes32<S: Vec128>(s: S, codes: [S::B; 2]) -> [i8; 32] {
 #[inline(always)]
 pub(super) fn q4_0<S: Vec128>(s: S, block: &[u8; 18]) -> CodeBlock<32> {
     let (codes, eight) = (split(s, sixteen(block, 2)), s.splat_u8(8));
-    let codes = [s.sub(codes[0], eight), s.sub(codes[1], eight)];
+    let codes = [s.sub_bytes(codes[0], eight), s.sub_bytes(codes[1], eight)];
     CodeBlock { d: half(s, block, 0), q: codes32(s, codes) }
 }
 
@@ -149,7 +149,7 @@ pub(super) fn q6_k<S: Vec128>(s: S, block: &[u8; 210]) -> Block256 {
             for (r, low) in [first[0], second[0], first[1], second[1]].into_iter().enumerate() {
                 let code = s.or(low, s.shl::<4>(s.and(upper, three)));
                 upper = s.shr::<2>(upper);
-                q[32 * r + 16 * i..][..16].copy_from_slice(&s.bytes(s.sub(code, offset)));
+                q[32 * r + 16 * i..][..16].copy_from_slice(&s.bytes(s.sub_bytes(code, offset)));
             }
         }
     }

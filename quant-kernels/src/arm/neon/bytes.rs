@@ -52,7 +52,7 @@ impl<P: Products> Vec128 for Lanes<P> {
     }
 
     #[inline(always)]
-    fn sub(self, a: int8x16_t, b: int8x16_t) -> int8x16_t {
+    fn sub_bytes(self, a: int8x16_t, b: int8x16_t) -> int8x16_t {
         // SAFETY: every CPU of the target has NEON.
         unsafe { vsubq_s8(a, b) }
     }

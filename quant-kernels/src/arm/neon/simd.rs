@@ -56,6 +56,12 @@ impl<P: Products> Simd for Lanes<P> {
     }
 
     #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: every CPU of the target has NEON.
+        four!(i => unsafe { vsubq_f32(a[i], b[i]) })
+    }
+
+    #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: every CPU of the target has NEON.
         four!(i => unsafe { vmulq_f32(a[i], b[i]) })
@@ -75,6 +81,29 @@ impl<P: Products> Simd for Lanes<P> {
     }
 
     #[inline(always)]
+    fn butterflies(self, v: Self::V, strides: usize) -> Self::V {
+        // SAFETY: every CPU of the target has NEON.
+        unsafe {
+            let mut v = v;
+            if strides > 1 {
+                v = four!(i => butterfly(v[i], vrev64q_f32(v[i]), [0, SIGN, 0, SIGN]));
+            }
+            if strides > 2 {
+                v = four!(i => butterfly(v[i], vextq_f32::<2>(v[i], v[i]), [0, 0, SIGN, SIGN]));
+            }
+            if strides > 4 {
+                let (first, second) = (pair(v[0], v[1]), pair(v[2], v[3]));
+                v = [first[0], first[1], second[0], second[1]];
+            }
+            if strides > 8 {
+                let (first, second) = (pair(v[0], v[2]), pair(v[1], v[3]));
+                v = [first[0], second[0], first[1], second[1]];
+            }
+            v
+        }
+    }
+
+    #[inline(always)]
     fn tree_to_quads(self, v: [Self::V; 4]) -> Self::V {
         // SAFETY: every CPU of the target has NEON.
         four!(i => unsafe { vaddq_f32(vaddq_f32(v[i][0], v[i][2]), vaddq_f32(v[i][1], v[i][3])) })
@@ -85,6 +114,25 @@ impl<P: Products> Simd for Lanes<P> {
         // SAFETY: every CPU of the target has NEON.
         four!(i => unsafe { vpaddq_f32(halves(v[0][i], v[1][i]), halves(v[2][i], v[3][i])) })
     }
+}
+
+/// The sign bit of a float.
+const SIGN: u32 = 1 << 31;
+
+/// `partner + x`, or `partner - x` where `signs` has a sign.
+#[inline]
+#[target_feature(enable = "neon")]
+fn butterfly(x: float32x4_t, partner: float32x4_t, signs: [u32; 4]) -> float32x4_t {
+    // SAFETY: four values.
+    let signs = unsafe { vld1q_u32(signs.as_ptr()) };
+    vaddq_f32(partner, vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), signs)))
+}
+
+/// `a + b` and `a - b`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn pair(a: float32x4_t, b: float32x4_t) -> [float32x4_t; 2] {
+    [vaddq_f32(a, b), vsubq_f32(a, b)]
 }
 
 /// Lanes 0, 1 plus 2, 3 of both.

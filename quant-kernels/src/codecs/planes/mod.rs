@@ -39,6 +39,7 @@ mod dots;
 mod encode;
 mod score;
 
+#[cfg(target_arch = "x86_64")]
 pub(crate) use dots::{PlaneKernel, PlaneOps};
 
 use super::{Codec, CodecParams, CodecScratch, KeyCodec, PAGE, Rotation, RotationKind, ValueCodec, take};

@@ -51,7 +51,7 @@ impl Vec128 for Simd128 {
     }
 
     #[inline(always)]
-    fn sub(self, a: v128, b: v128) -> v128 {
+    fn sub_bytes(self, a: v128, b: v128) -> v128 {
         i8x16_sub(a, b)
     }
 

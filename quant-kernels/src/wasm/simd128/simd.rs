@@ -49,6 +49,11 @@ impl Simd for Simd128 {
     }
 
     #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        four!(i => f32x4_sub(a[i], b[i]))
+    }
+
+    #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
         four!(i => f32x4_mul(a[i], b[i]))
     }
@@ -62,6 +67,28 @@ impl Simd for Simd128 {
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         // b < a ? a : b
         four!(i => f32x4_pmax(b[i], a[i]))
+    }
+
+    #[inline(always)]
+    fn butterflies(self, v: Self::V, strides: usize) -> Self::V {
+        let mut v = v;
+        if strides > 1 {
+            let signs = f32x4(0.0, -0.0, 0.0, -0.0);
+            v = four!(i => butterfly(v[i], i32x4_shuffle::<1, 0, 3, 2>(v[i], v[i]), signs));
+        }
+        if strides > 2 {
+            let signs = f32x4(0.0, 0.0, -0.0, -0.0);
+            v = four!(i => butterfly(v[i], i32x4_shuffle::<2, 3, 0, 1>(v[i], v[i]), signs));
+        }
+        if strides > 4 {
+            let (first, second) = (pair(v[0], v[1]), pair(v[2], v[3]));
+            v = [first[0], first[1], second[0], second[1]];
+        }
+        if strides > 8 {
+            let (first, second) = (pair(v[0], v[2]), pair(v[1], v[3]));
+            v = [first[0], second[0], first[1], second[1]];
+        }
+        v
     }
 
     #[inline(always)]
@@ -79,6 +106,18 @@ impl Simd for Simd128 {
             )
         })
     }
+}
+
+/// `partner + x`, or `partner - x` where `signs` has a sign.
+#[inline(always)]
+fn butterfly(x: v128, partner: v128, signs: v128) -> v128 {
+    f32x4_add(partner, v128_xor(x, signs))
+}
+
+/// `a + b` and `a - b`.
+#[inline(always)]
+fn pair(a: v128, b: v128) -> [v128; 2] {
+    [f32x4_add(a, b), f32x4_sub(a, b)]
 }
 
 /// Lanes 0, 1 plus 2, 3 of both.
