@@ -40,6 +40,22 @@ pub enum Error {
         /// The type.
         ty: GgmlType,
     },
+    /// A value to quantize that is not finite or larger than the type holds.
+    #[error("the value in row {row}, column {col} is not finite or too large for {ty}")]
+    ValueRange {
+        /// The type.
+        ty: GgmlType,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        col: usize,
+    },
+    /// An importance that is negative or not finite.
+    #[error("the importance of column {col} is negative or not finite")]
+    Importance {
+        /// The column.
+        col: usize,
+    },
     /// The system refused a thread.
     #[error("can't start {wanted} threads: {reason}; ask for fewer")]
     Threads {

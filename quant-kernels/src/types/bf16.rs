@@ -12,6 +12,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::BF16,
         acts: ActKind::F32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| tile_by_dot(dot, tile),
     }
@@ -34,6 +35,11 @@ pub fn quantize(values: &[f32], blocks: &mut [u8]) {
     for (bytes, value) in blocks.as_chunks_mut::<2>().0.iter_mut().zip(values) {
         *bytes = bf16::from_f32(*value).to_le_bytes();
     }
+}
+
+/// Values to bytes; nothing to search, importances change nothing.
+pub fn quantize_fitted(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8]) {
+    quantize(x, out);
 }
 
 /// One row with one token.

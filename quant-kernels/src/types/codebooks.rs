@@ -2,6 +2,7 @@
 //! levels of the 4-bit types.
 
 use super::iq_grids;
+use super::scale_search::Uneven;
 
 /// Magnitudes of IQ2_XXS: 8 values to an entry.
 pub(crate) static IQ2_XXS: [[u8; 8]; 256] = expand(&iq_grids::IQ2_XXS, [8, 25, 43, 0]);
@@ -22,6 +23,9 @@ pub(crate) const IQ4_LEVELS: [i8; 16] =
 
 /// Twice the values of E2M1, the 4-bit float of MXFP4 and NVFP4.
 pub(crate) const FP4_LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// [`FP4_LEVELS`] in order, for the search.
+pub(super) const FP4_SEARCH: Uneven<14> = Uneven::new(&[-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12]);
 
 /// Replaces the indices of each entry by `levels`; an index has as many bits as `LEVELS` asks for.
 const fn expand<const N: usize, const VALUES: usize, const LEVELS: usize>(

@@ -1,0 +1,371 @@
+//! The exact search for the nearest entry of a codebook, and the i-quants' sub-blocks on top of it.
+//!
+//! With a scale `s` an entry `g` costs `sum of w * (x - s * g)^2`, a sum over coordinates; and a coordinate has few
+//! levels. So the cost of every *half* of an entry (81 or 64 of them) comes from tables of quarters, and an entry is
+//! one addition of two halves. Entries lie sorted by their first half: a first half whose own cost plus the least of
+//! all second halves is no better than the best entry so far is passed over with all its entries. Few survive, and
+//! what is found is the true minimum, whatever the weights.
+//!
+//! Signs: where all eight are stored, magnitudes are searched for `|x|`. Where the eighth only makes their number even
+//! and the signs of the values are odd, one coordinate keeps the wrong sign; that costs `4 w |x| s g` more. Tables of
+//! the least such surcharge per half make that search exact as well.
+
+use super::codebooks;
+use super::quantize::Sample;
+use super::scale_search::{
+    Codebook, Integers, Plan, Scaled, Steps, Sums, Uneven, closer, fit_scales, one_sided, scale_search,
+};
+use std::sync::LazyLock;
+
+/// Patterns of a half: 3^4 or 8^2, at most.
+const PATTERNS: usize = 81;
+
+/// A number for each pattern of the first and of the second half.
+type Halves = [[f32; PATTERNS]; 2];
+
+/// A codebook of `D` coordinates (8 or 4) with `L` levels each (3 or 8), sorted for searches.
+struct Grid<const D: usize, const L: usize> {
+    /// Patterns of first halves that occur, with the range of their entries in `seconds`.
+    firsts: Vec<(u8, usize, usize)>,
+    /// Pattern of the second half and index of the entry.
+    seconds: Vec<(u8, u16)>,
+    /// The position of each coordinate's level.
+    entries: Vec<[u8; D]>,
+}
+
+/// An entry found.
+#[derive(Debug, Clone, Copy)]
+struct Found<const D: usize> {
+    index: u16,
+    /// Its error short of the sum of weighted squares, which all entries have in common.
+    cost: f32,
+    /// Its levels.
+    q: [f32; D],
+    /// The coordinate that keeps the wrong sign, if one had to.
+    flipped: Option<usize>,
+}
+
+impl<const D: usize, const L: usize> Grid<D, L> {
+    /// Patterns of a quarter: of two coordinates with three levels, or of one with eight.
+    const QUARTER: usize = L.pow(D as u32 / 4);
+
+    /// Sorts a codebook whose values are `levels`, in ascending order.
+    fn new(codebook: &[[u8; D]], levels: [u8; L]) -> Self {
+        let entries: Vec<[u8; D]> =
+            codebook.iter().map(|entry| entry.map(|v| levels.partition_point(|&l| l < v) as u8)).collect();
+        let pattern = |half: &[u8]| half.iter().fold(0, |pattern, &level| pattern * L as u8 + level);
+        let mut order: Vec<(u8, u8, u16)> = (entries.iter().enumerate())
+            .map(|(i, entry)| (pattern(&entry[..D / 2]), pattern(&entry[D / 2..]), i as u16))
+            .collect();
+        order.sort_unstable();
+        let mut firsts: Vec<(u8, usize, usize)> = Vec::new();
+        for (at, &(first, ..)) in order.iter().enumerate() {
+            match firsts.last_mut() {
+                Some(last) if last.0 == first => last.2 = at + 1,
+                _ => firsts.push((first, at, at + 1)),
+            }
+        }
+        Self { firsts, seconds: order.iter().map(|&(_, second, index)| (second, index)).collect(), entries }
+    }
+
+    /// Numbers of halves from numbers of coordinates and levels, put together by `join`.
+    #[inline]
+    fn halves(coordinates: &[[f32; L]; D], join: impl Fn(f32, f32) -> f32) -> Halves {
+        let mut halves = [[0.0; PATTERNS]; 2];
+        for (half, coordinates) in halves.iter_mut().zip(coordinates.chunks_exact(D / 2)) {
+            let mut quarters = [[0.0; 9]; 2];
+            for (quarter, coordinates) in quarters.iter_mut().zip(coordinates.chunks_exact(D / 4)) {
+                for (i, number) in quarter[..Self::QUARTER].iter_mut().enumerate() {
+                    *number = match coordinates {
+                        [a, b] => join(a[i / L], b[i % L]),
+                        [a, ..] => a[i % L],
+                        [] => 0.0,
+                    };
+                }
+            }
+            for (row, &a) in half.chunks_exact_mut(Self::QUARTER).zip(&quarters[0]) {
+                for (number, &b) in row.iter_mut().zip(&quarters[1]) {
+                    *number = join(a, b);
+                }
+            }
+        }
+        halves
+    }
+
+    /// The entry of least cost. With `odd`, one coordinate has to take the wrong sign (`x` and `levels` are
+    /// magnitudes then).
+    fn nearest(&self, x: &[f32; D], w: &[f32; D], levels: &[f32; L], scale: f32, odd: bool) -> Found<D> {
+        let scaled = levels.map(|level| level * scale);
+        let costs: [[f32; L]; D] =
+            std::array::from_fn(|i| scaled.map(|level| w[i] * (level * (level - 2.0 * x[i]))));
+        let halves = Self::halves(&costs, |a, b| a + b);
+        let mut best = (f32::INFINITY, 0);
+        if !odd {
+            self.cheapest(&halves[0], &halves[1], &mut best);
+            return self.found(best, levels, None);
+        }
+        let surcharges: [[f32; L]; D] =
+            std::array::from_fn(|i| scaled.map(|level| 4.0 * w[i] * (level * x[i])));
+        let mut flipped = Self::halves(&surcharges, |a, b| if a < b { a } else { b });
+        for (flipped, half) in flipped.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
+            *flipped += half;
+        }
+        self.cheapest(&flipped[0], &halves[1], &mut best);
+        self.cheapest(&halves[0], &flipped[1], &mut best);
+        let entry = &self.entries[best.1];
+        let surcharge = |i: usize| surcharges[i][usize::from(entry[i])];
+        let least = (1..D).fold(0, |least, i| if surcharge(i) < surcharge(least) { i } else { least });
+        self.found(best, levels, Some(least))
+    }
+
+    fn found(&self, (cost, index): (f32, usize), levels: &[f32; L], flipped: Option<usize>) -> Found<D> {
+        let q = self.entries[index].map(|level| levels[usize::from(level)]);
+        Found { index: index as u16, cost, q, flipped }
+    }
+
+    /// Replaces `best`, cost and index, by the entry of least cost if that costs less.
+    fn cheapest(&self, firsts: &[f32; PATTERNS], seconds: &[f32; PATTERNS], best: &mut (f32, usize)) {
+        let rest = seconds[..Self::QUARTER * Self::QUARTER].iter().fold(f32::MAX, |m, &c| if c < m { c } else { m });
+        // The most promising first half goes first, so that the others have something to beat.
+        let mut lead = (f32::INFINITY, 0);
+        for (i, &(pattern, ..)) in self.firsts.iter().enumerate() {
+            let cost = firsts[usize::from(pattern)];
+            if cost < lead.0 {
+                lead = (cost, i);
+            }
+        }
+        for &(pattern, begin, end) in std::iter::once(&self.firsts[lead.1]).chain(&self.firsts) {
+            let cost = firsts[usize::from(pattern)];
+            if cost + rest >= best.0 {
+                continue;
+            }
+            for &(second, index) in &self.seconds[begin..end] {
+                let cost = cost + seconds[usize::from(second)];
+                if cost < best.0 {
+                    *best = (cost, usize::from(index));
+                }
+            }
+        }
+    }
+}
+
+static IQ2_XXS: LazyLock<Grid<8, 3>> = LazyLock::new(|| Grid::new(&codebooks::IQ2_XXS, [8, 25, 43]));
+static IQ2_XS: LazyLock<Grid<8, 3>> = LazyLock::new(|| Grid::new(&codebooks::IQ2_XS, [8, 25, 43]));
+static IQ2_S: LazyLock<Grid<8, 3>> = LazyLock::new(|| Grid::new(&codebooks::IQ2_S, [8, 25, 43]));
+static IQ3_XXS: LazyLock<Grid<4, 8>> =
+    LazyLock::new(|| Grid::new(&codebooks::IQ3_XXS, [4, 12, 20, 28, 36, 44, 52, 62]));
+static IQ3_S: LazyLock<Grid<4, 8>> = LazyLock::new(|| Grid::new(&codebooks::IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]));
+static IQ1: LazyLock<Grid<8, 3>> = LazyLock::new(|| Grid::new(&codebooks::IQ1, [0, 1, 2]));
+
+/// Eight values coded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Octet {
+    /// Levels, with signs and shifts.
+    q: [f32; 8],
+    /// Its error short of the sum of weighted squares.
+    cost: f32,
+    /// Codebook index, or one for each four values.
+    pub indices: [u16; 2],
+    /// Signs, one bit each (set: negative); of the shift for IQ1.
+    pub signs: u8,
+}
+
+/// Eight values with the signs of bits.
+fn signed(magnitudes: [f32; 8], signs: u8) -> [f32; 8] {
+    std::array::from_fn(|i| if signs >> i & 1 != 0 { -magnitudes[i] } else { magnitudes[i] })
+}
+
+/// A way to code a sub-block: eight values at a time.
+pub(super) trait Octets {
+    /// Codes of least error for up to 32 values.
+    fn code(&self, x: &[f32], w: &[f32], scale: f32) -> [Octet; 4];
+}
+
+/// Makes a [`Codebook`] of [`Octets`].
+pub(super) struct Coded<T>(pub T);
+
+impl<T: Octets> Codebook for Coded<T> {
+    fn measure(&self, x: &[f32], w: &[f32], scales: &[f32], mut each: impl FnMut(f32, Sums)) {
+        for &scale in scales {
+            let octets = self.0.code(x, w, scale);
+            let mut sums = Sums::default();
+            for ((&x, &w), &q) in x.iter().zip(w).zip(octets.iter().flat_map(|octet| &octet.q)) {
+                sums.add(x, w, scale, q);
+            }
+            each(scale, sums);
+        }
+    }
+}
+
+/// Calls `code` for every eight values.
+fn each_octet(x: &[f32], w: &[f32], code: impl Fn(&[f32; 8], &[f32; 8]) -> Octet) -> [Octet; 4] {
+    let mut octets = [Octet::default(); 4];
+    for (octet, (x, w)) in octets.iter_mut().zip(x.as_chunks::<8>().0.iter().zip(w.as_chunks::<8>().0)) {
+        *octet = code(x, w);
+    }
+    octets
+}
+
+/// One bit for each negative value.
+fn signs_of(x: &[f32; 8]) -> u8 {
+    x.iter().enumerate().fold(0, |signs, (i, &x)| signs | u8::from(x < 0.0) << i)
+}
+
+/// Magnitudes of three levels, eight to an entry, with signs: IQ2.
+pub(super) struct Iq2 {
+    grid: &'static Grid<8, 3>,
+    /// Whether only even numbers of signs can be stored.
+    even: bool,
+}
+
+const IQ2_LEVELS: [i8; 3] = [8, 25, 43];
+
+impl Iq2 {
+    /// The coder of IQ2_XXS.
+    pub fn xxs() -> Self {
+        Self { grid: &IQ2_XXS, even: true }
+    }
+
+    /// The coder of IQ2_XS.
+    pub fn xs() -> Self {
+        Self { grid: &IQ2_XS, even: true }
+    }
+
+    /// The coder of IQ2_S.
+    pub fn s() -> Self {
+        Self { grid: &IQ2_S, even: false }
+    }
+}
+
+impl Octets for Iq2 {
+    fn code(&self, x: &[f32], w: &[f32], scale: f32) -> [Octet; 4] {
+        let levels = IQ2_LEVELS.map(f32::from);
+        each_octet(x, w, |x, w| {
+            let signs = signs_of(x);
+            let odd = self.even && signs.count_ones() % 2 == 1;
+            let found = self.grid.nearest(&x.map(f32::abs), w, &levels, scale, odd);
+            let signs = signs ^ found.flipped.map_or(0, |i| 1 << i);
+            Octet { q: signed(found.q, signs), cost: found.cost, indices: [found.index, 0], signs }
+        })
+    }
+}
+
+/// Magnitudes of eight levels, four to an entry, with signs: IQ3.
+pub(super) struct Iq3 {
+    grid: &'static Grid<4, 8>,
+    levels: [i8; 8],
+    /// Whether only even numbers of signs can be stored.
+    even: bool,
+}
+
+impl Iq3 {
+    /// The coder of IQ3_XXS.
+    pub fn xxs() -> Self {
+        Self { grid: &IQ3_XXS, levels: IQ3_XXS_LEVELS, even: true }
+    }
+
+    /// The coder of IQ3_S.
+    pub fn s() -> Self {
+        Self { grid: &IQ3_S, levels: IQ3_S_LEVELS, even: false }
+    }
+}
+
+const IQ3_XXS_LEVELS: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
+const IQ3_S_LEVELS: [i8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
+
+impl Octets for Iq3 {
+    fn code(&self, x: &[f32], w: &[f32], scale: f32) -> [Octet; 4] {
+        let levels = self.levels.map(f32::from);
+        each_octet(x, w, |x, w| {
+            let signs = signs_of(x);
+            let [xa, xb, ..] = *x.map(f32::abs).as_chunks::<4>().0 else { return Octet::default() };
+            let [wa, wb, ..] = *w.as_chunks::<4>().0 else { return Octet::default() };
+            let nearest = |x, w, odd| self.grid.nearest(x, w, &levels, scale, odd);
+            let (mut a, mut b) = (nearest(&xa, &wa, false), nearest(&xb, &wb, false));
+            if self.even && signs.count_ones() % 2 == 1 {
+                // One of the two has to take a wrong sign: that for which it costs less.
+                let (odd_a, odd_b) = (nearest(&xa, &wa, true), nearest(&xb, &wb, true));
+                if odd_a.cost + b.cost < a.cost + odd_b.cost { a = odd_a } else { b = odd_b }
+            }
+            let flipped = a.flipped.map_or(0, |i| 1 << i) | b.flipped.map_or(0, |i| 16 << i);
+            let signs = signs ^ flipped;
+            let q = std::array::from_fn(|i| if i < 4 { a.q[i] } else { b.q[i - 4] });
+            Octet { q: signed(q, signs), cost: a.cost + b.cost, indices: [a.index, b.index], signs }
+        })
+    }
+}
+
+/// Ternary values shifted by an eighth, times eight: IQ1.
+pub(super) enum Iq1 {
+    /// One shift for all octets: IQ1_S.
+    SharedShift,
+    /// A shift for each octet: IQ1_M.
+    OwnShift,
+}
+
+impl Octets for Iq1 {
+    fn code(&self, x: &[f32], w: &[f32], scale: f32) -> [Octet; 4] {
+        let shifted = |levels: [f32; 3], signs| {
+            each_octet(x, w, |x, w| {
+                let found = IQ1.nearest(x, w, &levels, scale, false);
+                Octet { q: found.q, cost: found.cost, indices: [found.index, 0], signs }
+            })
+        };
+        let (up, down) = (shifted([-7.0, 1.0, 9.0], 0), shifted([-9.0, -1.0, 7.0], 1));
+        let cost = |octets: &[Octet]| octets.iter().fold(0.0, |sum, octet| sum + octet.cost);
+        match self {
+            Self::SharedShift => if cost(&down) < cost(&up) { down } else { up },
+            Self::OwnShift => std::array::from_fn(|k| if down[k].cost < up[k].cost { down[k] } else { up[k] }),
+        }
+    }
+}
+
+/// Fits the scales of an i-quant's block. `levels` are the magnitudes as if they were free to choose: their scale is
+/// where the search of the codebook's begins.
+fn fit<const SUBS: usize>(
+    sample: &Sample<256>,
+    coded: &Coded<impl Octets>,
+    levels: &impl super::scale_search::Levels,
+    top: f32,
+    highest: i32,
+    factor: f32,
+) -> Scaled<SUBS> {
+    let plan = Plan {
+        steps: Steps { low: 1, high: highest, step: 2 },
+        factor,
+        around: &[0, -1, 1],
+        closer: &[0.96, 1.0, 1.04],
+    };
+    fit_scales(sample, coded, &plan, |x, w| {
+        let mut magnitudes = [0.0; 32];
+        for (magnitude, x) in magnitudes.iter_mut().zip(x) {
+            *magnitude = x.abs();
+        }
+        let magnitudes = &magnitudes[..x.len()];
+        let candidates = one_sided::<16>(magnitudes, top * 0.35, top * 1.15);
+        let free = scale_search(levels, magnitudes, w, &candidates, &closer(0.05)).scale;
+        [0.8, 0.9, 1.0, 1.1, 1.22, 1.35].map(|factor| free * factor)
+    })
+}
+
+impl Coded<Iq2> {
+    /// Scales of a block of `SUBS` sub-blocks.
+    pub fn fit<const SUBS: usize>(&self, sample: &Sample<256>) -> Scaled<SUBS> {
+        fit(sample, self, &Uneven::<2>::new(&IQ2_LEVELS), 43.0, 31, 8.0)
+    }
+}
+
+impl Coded<Iq3> {
+    /// Scales of a block of 8 sub-blocks; what is stored is `factor` times that of the levels.
+    pub fn fit(&self, sample: &Sample<256>, factor: f32) -> Scaled<8> {
+        let levels = &self.0.levels;
+        fit(sample, self, &Uneven::<7>::new(levels), f32::from(levels[7]), 31, factor)
+    }
+}
+
+impl Coded<Iq1> {
+    /// Scales of a block of `SUBS` sub-blocks.
+    pub fn fit<const SUBS: usize>(&self, sample: &Sample<256>) -> Scaled<SUBS> {
+        fit(sample, self, &Uneven::<2>::new(&[-8, 0, 8]), 8.0, 15, 8.0)
+    }
+}
