@@ -8,7 +8,7 @@
 
 use super::blocks32::inverse;
 use super::quantize::Sample;
-use super::scale_search::{Steps, clamp, closer, one_sided, round, scale_search};
+use super::scale_search::{GROUP, LANES, Steps, clamp, closer, one_sided, round, scale_search};
 
 /// A line from codes to values.
 #[derive(Debug, Clone, Copy)]
@@ -37,35 +37,56 @@ struct Sums {
     q: f32,
 }
 
-/// Lines measured at a time.
-const LANES: usize = 8;
+/// Lines and their sums, side by side.
+#[derive(Default)]
+struct Lanes {
+    scale: [f32; LANES],
+    offset: [f32; LANES],
+    over: [f32; LANES],
+    rr: [f32; LANES],
+    rq: [f32; LANES],
+    r: [f32; LANES],
+    qq: [f32; LANES],
+    q: [f32; LANES],
+}
 
 /// For each line: codes all values and hands over the sums.
 fn measure(x: &[f32], w: &[f32], top: u8, lines: &[Line], mut each: impl FnMut(Line, Sums)) {
-    let top = f32::from(top);
-    for chunk in lines.chunks(LANES) {
-        let (mut scale, mut offset) = ([0.0; LANES], [0.0; LANES]);
-        for (line, (scale, offset)) in chunk.iter().zip(scale.iter_mut().zip(&mut offset)) {
-            (*scale, *offset) = (line.scale, line.offset);
+    for lines in lines.chunks(LANES) {
+        let mut lanes = Lanes::default();
+        for (lane, line) in lines.iter().enumerate() {
+            (lanes.scale[lane], lanes.offset[lane]) = (line.scale, line.offset);
+            lanes.over[lane] = inverse(line.scale);
         }
-        let over = scale.map(inverse);
-        let mut sums = [[0f32; LANES]; 5];
-        let [rr, rq, r1, qq, q1] = &mut sums;
-        for (&x, &w) in x.iter().zip(w) {
-            for lane in 0..LANES {
-                let q = round(clamp((x - offset[lane]) * over[lane], 0.0, top));
-                let r = (x - offset[lane]) - scale[lane] * q;
-                let (wr, wq) = (w * r, w * q);
-                rr[lane] += wr * r;
-                rq[lane] += wr * q;
-                r1[lane] += wr;
-                qq[lane] += wq * q;
-                q1[lane] += wq;
+        sweep(x, w, f32::from(top), &mut lanes, lines.len());
+        for (lane, &line) in lines.iter().enumerate() {
+            let Lanes { rr, rq, r, qq, q, .. } = &lanes;
+            each(line, Sums { rr: rr[lane], rq: rq[lane], r: r[lane], qq: qq[lane], q: q[lane] });
+        }
+    }
+}
+
+/// Adds all values to the sums of the first `count` lanes, in a form that compiles to vectors.
+#[inline(never)]
+fn sweep(x: &[f32], w: &[f32], top: f32, lanes: &mut Lanes, count: usize) {
+    for (x, w) in x.as_chunks::<GROUP>().0.iter().zip(w.as_chunks::<GROUP>().0) {
+        for lane in 0..count.min(LANES) {
+            let (scale, offset, over) = (lanes.scale[lane], lanes.offset[lane], lanes.over[lane]);
+            let (mut rr, mut rq, mut r) = (lanes.rr[lane], lanes.rq[lane], lanes.r[lane]);
+            let (mut qq, mut q) = (lanes.qq[lane], lanes.q[lane]);
+            for i in 0..GROUP {
+                let above = x[i] - offset;
+                let code = round(clamp(above * over, 0.0, top));
+                let rest = above - scale * code;
+                let (wr, wq) = (w[i] * rest, w[i] * code);
+                rr += wr * rest;
+                rq += wr * code;
+                r += wr;
+                qq += wq * code;
+                q += wq;
             }
-        }
-        for (lane, &line) in chunk.iter().enumerate() {
-            let [rr, rq, r, qq, q] = sums.map(|sum| sum[lane]);
-            each(line, Sums { rr, rq, r, qq, q });
+            (lanes.rr[lane], lanes.rq[lane], lanes.r[lane]) = (rr, rq, r);
+            (lanes.qq[lane], lanes.q[lane]) = (qq, q);
         }
     }
 }
@@ -121,7 +142,7 @@ pub(super) fn affine_search(x: &[f32], w: &[f32], top: u8, allowed: Offset) -> L
     for reach in [0.5, 0.2] {
         // Both ends move by up to `reach` steps, together and apart; the line itself is among them.
         let Line { scale, offset } = best.line;
-        let mut lines = [best.line; LANES];
+        let mut lines = [best.line; 8];
         for (line, (begin, end)) in lines.iter_mut().skip(1).zip([
             (1.0, 0.0),
             (-1.0, 0.0),

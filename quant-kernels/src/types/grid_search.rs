@@ -1,14 +1,15 @@
 //! The exact search for the nearest entry of a codebook, and the i-quants' sub-blocks on top of it.
 //!
 //! With a scale `s` an entry `g` costs `sum of w * (x - s * g)^2`, a sum over coordinates; and a coordinate has few
-//! levels. So the cost of every *half* of an entry (81 or 64 of them) comes from tables of quarters, and an entry is
-//! one addition of two halves. Entries lie sorted by their first half: a first half whose own cost plus the least of
-//! all second halves is no better than the best entry so far is passed over with all its entries. Few survive, and
+//! levels. So costs are put together from tables: of quarters of an entry (9 or 8 patterns each), of its second half
+//! (81 or 64). Entries lie sorted by their first half, and the search goes through first halves quarter by quarter:
+//! what can't beat the best entry so far, even if all that is left took its cheapest levels, is passed over with all
+//! that begins like it. The first half that is cheapest by itself comes first. Few entries survive to be added up, and
 //! what is found is the true minimum, whatever the weights.
 //!
 //! Signs: where all eight are stored, magnitudes are searched for `|x|`. Where the eighth only makes their number even
 //! and the signs of the values are odd, one coordinate keeps the wrong sign; that costs `4 w |x| s g` more. Tables of
-//! the least such surcharge per half make that search exact as well.
+//! the least such surcharge make that search exact as well.
 
 use super::codebooks;
 use super::quantize::Sample;
@@ -17,16 +18,14 @@ use super::scale_search::{
 };
 use std::sync::LazyLock;
 
-/// Patterns of a half: 3^4 or 8^2, at most.
-const PATTERNS: usize = 81;
-
-/// A number for each pattern of the first and of the second half.
-type Halves = [[f32; PATTERNS]; 2];
+/// Room for the patterns of a quarter: of two coordinates with three levels (9), or of one with eight. A multiple of
+/// four, for vectors.
+const QUARTER: usize = 12;
 
 /// A codebook of `D` coordinates (8 or 4) with `L` levels each (3 or 8), sorted for searches.
 struct Grid<const D: usize, const L: usize> {
-    /// Patterns of first halves that occur, with the range of their entries in `seconds`.
-    firsts: Vec<(u8, usize, usize)>,
+    /// For each pattern of the first half, first quarter times `QUARTER` plus second, its range in `seconds`.
+    ranges: [(u16, u16); QUARTER * QUARTER],
     /// Pattern of the second half and index of the entry.
     seconds: Vec<(u8, u16)>,
     /// The position of each coordinate's level.
@@ -45,51 +44,56 @@ struct Found<const D: usize> {
     flipped: Option<usize>,
 }
 
+/// Numbers for the patterns of four quarters.
+type Quarters = [[f32; QUARTER]; 4];
+
+/// Numbers for the patterns of a half.
+type Half = [[f32; QUARTER]; QUARTER];
+
+fn least(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
+}
+
+/// All sums (or minima) of a number of one quarter with one of another.
+fn half(a: &[f32; QUARTER], b: &[f32; QUARTER], join: impl Fn(f32, f32) -> f32) -> Half {
+    a.map(|a| b.map(|b| join(a, b)))
+}
+
 impl<const D: usize, const L: usize> Grid<D, L> {
-    /// Patterns of a quarter: of two coordinates with three levels, or of one with eight.
-    const QUARTER: usize = L.pow(D as u32 / 4);
+    /// Patterns of a quarter that there are.
+    const PATTERNS: usize = L.pow(D as u32 / 4);
 
     /// Sorts a codebook whose values are `levels`, in ascending order.
     fn new(codebook: &[[u8; D]], levels: [u8; L]) -> Self {
         let entries: Vec<[u8; D]> =
             codebook.iter().map(|entry| entry.map(|v| levels.partition_point(|&l| l < v) as u8)).collect();
-        let pattern = |half: &[u8]| half.iter().fold(0, |pattern, &level| pattern * L as u8 + level);
-        let mut order: Vec<(u8, u8, u16)> = (entries.iter().enumerate())
-            .map(|(i, entry)| (pattern(&entry[..D / 2]), pattern(&entry[D / 2..]), i as u16))
+        let quarter = |quarter: &[u8]| quarter.iter().fold(0, |pattern, &level| pattern * L + usize::from(level));
+        let half = |half: &[u8]| quarter(&half[..D / 4]) * QUARTER + quarter(&half[D / 4..]);
+        let mut order: Vec<(usize, u8, u16)> = (entries.iter().enumerate())
+            .map(|(i, entry)| (half(&entry[..D / 2]), half(&entry[D / 2..]) as u8, i as u16))
             .collect();
         order.sort_unstable();
-        let mut firsts: Vec<(u8, usize, usize)> = Vec::new();
-        for (at, &(first, ..)) in order.iter().enumerate() {
-            match firsts.last_mut() {
-                Some(last) if last.0 == first => last.2 = at + 1,
-                _ => firsts.push((first, at, at + 1)),
-            }
-        }
-        Self { firsts, seconds: order.iter().map(|&(_, second, index)| (second, index)).collect(), entries }
+        let ranges = std::array::from_fn(|pattern| {
+            let before = |limit| order.partition_point(|&(first, ..)| first < limit) as u16;
+            (before(pattern), before(pattern + 1))
+        });
+        Self { ranges, seconds: order.iter().map(|&(_, second, index)| (second, index)).collect(), entries }
     }
 
-    /// Numbers of halves from numbers of coordinates and levels, put together by `join`.
+    /// Numbers of quarters from numbers of coordinates and levels.
     #[inline]
-    fn halves(coordinates: &[[f32; L]; D], join: impl Fn(f32, f32) -> f32) -> Halves {
-        let mut halves = [[0.0; PATTERNS]; 2];
-        for (half, coordinates) in halves.iter_mut().zip(coordinates.chunks_exact(D / 2)) {
-            let mut quarters = [[0.0; 9]; 2];
-            for (quarter, coordinates) in quarters.iter_mut().zip(coordinates.chunks_exact(D / 4)) {
-                for (i, number) in quarter[..Self::QUARTER].iter_mut().enumerate() {
-                    *number = match coordinates {
-                        [a, b] => join(a[i / L], b[i % L]),
-                        [a, ..] => a[i % L],
-                        [] => 0.0,
-                    };
-                }
+    fn quarters(coordinates: &[[f32; L]; D], join: impl Fn(f32, f32) -> f32) -> Quarters {
+        std::array::from_fn(|k| {
+            let mut quarter = [0.0; QUARTER];
+            for (i, number) in quarter[..Self::PATTERNS].iter_mut().enumerate() {
+                *number = match &coordinates[k * D / 4..][..D / 4] {
+                    [a, b] => join(a[i / L], b[i % L]),
+                    [a, ..] => a[i % L],
+                    [] => 0.0,
+                };
             }
-            for (row, &a) in half.chunks_exact_mut(Self::QUARTER).zip(&quarters[0]) {
-                for (number, &b) in row.iter_mut().zip(&quarters[1]) {
-                    *number = join(a, b);
-                }
-            }
-        }
-        halves
+            quarter
+        })
     }
 
     /// The entry of least cost. With `odd`, one coordinate has to take the wrong sign (`x` and `levels` are
@@ -98,54 +102,67 @@ impl<const D: usize, const L: usize> Grid<D, L> {
         let scaled = levels.map(|level| level * scale);
         let costs: [[f32; L]; D] =
             std::array::from_fn(|i| scaled.map(|level| w[i] * (level * (level - 2.0 * x[i]))));
-        let halves = Self::halves(&costs, |a, b| a + b);
-        let mut best = (f32::INFINITY, 0);
+        let quarters = Self::quarters(&costs, |a, b| a + b);
+        let found = |(cost, index): (f32, u16), flipped| {
+            let q = self.entries[usize::from(index)].map(|level| levels[usize::from(level)]);
+            Found { index, cost, q, flipped }
+        };
         if !odd {
-            self.cheapest(&halves[0], &halves[1], &mut best);
-            return self.found(best, levels, None);
+            return found(self.cheapest::<false>(&quarters, &quarters), None);
         }
         let surcharges: [[f32; L]; D] =
             std::array::from_fn(|i| scaled.map(|level| 4.0 * w[i] * (level * x[i])));
-        let mut flipped = Self::halves(&surcharges, |a, b| if a < b { a } else { b });
-        for (flipped, half) in flipped.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
-            *flipped += half;
-        }
-        self.cheapest(&flipped[0], &halves[1], &mut best);
-        self.cheapest(&halves[0], &flipped[1], &mut best);
-        let entry = &self.entries[best.1];
+        let best = self.cheapest::<true>(&quarters, &Self::quarters(&surcharges, least));
+        let entry = &self.entries[usize::from(best.1)];
         let surcharge = |i: usize| surcharges[i][usize::from(entry[i])];
-        let least = (1..D).fold(0, |least, i| if surcharge(i) < surcharge(least) { i } else { least });
-        self.found(best, levels, Some(least))
+        found(best, Some((1..D).fold(0, |least, i| if surcharge(i) < surcharge(least) { i } else { least })))
     }
 
-    fn found(&self, (cost, index): (f32, usize), levels: &[f32; L], flipped: Option<usize>) -> Found<D> {
-        let q = self.entries[index].map(|level| levels[usize::from(level)]);
-        Found { index: index as u16, cost, q, flipped }
-    }
-
-    /// Replaces `best`, cost and index, by the entry of least cost if that costs less.
-    fn cheapest(&self, firsts: &[f32; PATTERNS], seconds: &[f32; PATTERNS], best: &mut (f32, usize)) {
-        let rest = seconds[..Self::QUARTER * Self::QUARTER].iter().fold(f32::MAX, |m, &c| if c < m { c } else { m });
-        // The most promising first half goes first, so that the others have something to beat.
-        let mut lead = (f32::INFINITY, 0);
-        for (i, &(pattern, ..)) in self.firsts.iter().enumerate() {
-            let cost = firsts[usize::from(pattern)];
-            if cost < lead.0 {
-                lead = (cost, i);
+    /// Cost and index of the cheapest entry; with `ODD`, with the least surcharge of any quarter on top.
+    fn cheapest<const ODD: bool>(&self, costs: &Quarters, surcharges: &Quarters) -> (f32, u16) {
+        let [a, b, c, d] = costs;
+        let cheapest = |quarter: &[f32; QUARTER]| {
+            let first = (quarter[0], 0);
+            quarter[..Self::PATTERNS].iter().enumerate().fold(first, |m, (i, &v)| if v < m.0 { (v, i) } else { m })
+        };
+        let [lead_a, lead_b, lead_c, lead_d] = [a, b, c, d].map(cheapest);
+        let seconds = half(c, d, |c, d| c + d);
+        let flipped = if ODD {
+            let surcharge = half(&surcharges[2], &surcharges[3], least);
+            std::array::from_fn(|i| std::array::from_fn(|j| seconds[i][j] + surcharge[i][j]))
+        } else {
+            seconds
+        };
+        let (seconds_flat, flipped) = (seconds.as_flattened(), flipped.as_flattened());
+        let rest = lead_c.0 + lead_d.0;
+        let mut best = (f32::INFINITY, 0);
+        let visit = |i: usize, j: usize, best: &mut (f32, u16)| {
+            let cost = a[i] + b[j];
+            let odd = if ODD { cost + least(surcharges[0][i], surcharges[1][j]) } else { cost };
+            let (begin, end) = self.ranges[i * QUARTER + j];
+            for &(second, index) in &self.seconds[usize::from(begin)..usize::from(end)] {
+                let second = usize::from(second);
+                let mut total = odd + seconds_flat[second];
+                if ODD {
+                    total = least(total, cost + flipped[second]);
+                }
+                if total < best.0 {
+                    *best = (total, index);
+                }
             }
-        }
-        for &(pattern, begin, end) in std::iter::once(&self.firsts[lead.1]).chain(&self.firsts) {
-            let cost = firsts[usize::from(pattern)];
-            if cost + rest >= best.0 {
+        };
+        visit(lead_a.1, lead_b.1, &mut best);
+        for (i, a) in a[..Self::PATTERNS].iter().enumerate() {
+            if a + (lead_b.0 + rest) >= best.0 {
                 continue;
             }
-            for &(second, index) in &self.seconds[begin..end] {
-                let cost = cost + seconds[usize::from(second)];
-                if cost < best.0 {
-                    *best = (cost, usize::from(index));
+            for (j, b) in b[..Self::PATTERNS].iter().enumerate() {
+                if (a + b) + rest < best.0 {
+                    visit(i, j, &mut best);
                 }
             }
         }
+        best
     }
 }
 

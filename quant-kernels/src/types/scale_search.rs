@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Residuals instead of products of values keep the differences between candidates above the rounding of f32. The best
-//! is then refined by a second, closer list around it. Candidates lie in the lanes of a vector, values in the loop.
+//! is then refined by a second, closer list around it. Candidates are the lanes of vectors.
 //!
 //! Types with scales of scales ([`fit_scales`]) run the same search twice: over the values of each sub-block, then over
 //! the sub-blocks' scales, weighted by their `qq`. With the block's scale rounded as it is stored, every sub-block
@@ -133,27 +133,53 @@ pub(super) trait Codebook {
 }
 
 /// Scales measured at a time.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 32;
+
+/// Values that a lane takes on while its sums are at hand.
+pub(super) const GROUP: usize = 4;
+
+/// Scales and their sums, side by side.
+#[derive(Default)]
+struct Lanes {
+    scale: [f32; LANES],
+    over: [f32; LANES],
+    rr: [f32; LANES],
+    rq: [f32; LANES],
+    qq: [f32; LANES],
+}
 
 impl<L: Levels> Codebook for L {
     fn measure(&self, x: &[f32], w: &[f32], scales: &[f32], mut each: impl FnMut(f32, Sums)) {
-        for chunk in scales.chunks(LANES) {
-            let mut scale = [0.0; LANES];
-            scale[..chunk.len()].copy_from_slice(chunk);
-            let over = scale.map(inverse);
-            let (mut rr, mut rq, mut qq) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
-            for (&x, &w) in x.iter().zip(w) {
-                for lane in 0..LANES {
-                    let q = self.nearest(x * over[lane]);
-                    let r = x - scale[lane] * q;
-                    rr[lane] += w * r * r;
-                    rq[lane] += w * r * q;
-                    qq[lane] += w * q * q;
-                }
+        for scales in scales.chunks(LANES) {
+            let mut lanes = Lanes::default();
+            for (lane, &scale) in scales.iter().enumerate() {
+                (lanes.scale[lane], lanes.over[lane]) = (scale, inverse(scale));
             }
-            for (lane, &scale) in chunk.iter().enumerate() {
-                each(scale, Sums { rr: rr[lane], rq: rq[lane], qq: qq[lane] });
+            sweep(self, x, w, &mut lanes, scales.len());
+            for (lane, &scale) in scales.iter().enumerate() {
+                each(scale, Sums { rr: lanes.rr[lane], rq: lanes.rq[lane], qq: lanes.qq[lane] });
             }
+        }
+    }
+}
+
+/// Adds all values to the sums of the first `count` lanes. A function of its own over one struct of arrays, so that
+/// the compiler sees a loop over lanes that nothing keeps it from turning into vectors.
+#[inline(never)]
+fn sweep<L: Levels>(levels: &L, x: &[f32], w: &[f32], lanes: &mut Lanes, count: usize) {
+    for (x, w) in x.as_chunks::<GROUP>().0.iter().zip(w.as_chunks::<GROUP>().0) {
+        for lane in 0..count.min(LANES) {
+            let (scale, over) = (lanes.scale[lane], lanes.over[lane]);
+            let (mut rr, mut rq, mut qq) = (lanes.rr[lane], lanes.rq[lane], lanes.qq[lane]);
+            for i in 0..GROUP {
+                let q = levels.nearest(x[i] * over);
+                let r = x[i] - scale * q;
+                let (wr, wq) = (w[i] * r, w[i] * q);
+                rr += wr * r;
+                rq += wr * q;
+                qq += wq * q;
+            }
+            (lanes.rr[lane], lanes.rq[lane], lanes.qq[lane]) = (rr, rq, qq);
         }
     }
 }
@@ -179,7 +205,7 @@ pub(super) fn scale_search(
     closer: &[f32],
 ) -> Fit {
     let mut best = Fit { scale: 0.0, error: f32::INFINITY, weight: 0.0 };
-    let mut take = |scale: f32, sums: Sums, best: &mut Fit| {
+    let take = |scale: f32, sums: Sums, best: &mut Fit| {
         let (scale, error) = if sums.qq > 0.0 {
             (scale + sums.rq / sums.qq, sums.rr - sums.rq * sums.rq / sums.qq)
         } else {
