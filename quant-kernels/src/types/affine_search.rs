@@ -115,9 +115,14 @@ pub(super) enum Offset {
 /// How far into its range, in steps of the codes, a candidate begins and how far before its end it ends.
 const INSETS: [f32; 5] = [-0.3, 0.0, 0.35, 0.7, 1.1];
 
+/// The same for ranges whose ends no value takes, so that values that lie on a line already find it again.
+const OUTSETS: [(f32, f32); 7] =
+    [(-1.0, 0.0), (0.0, -1.0), (-1.0, -1.0), (-2.0, 0.0), (0.0, -2.0), (-2.0, -1.0), (-1.0, -2.0)];
+
 /// The line of least error found for the values.
 pub(super) fn affine_search(x: &[f32], w: &[f32], top: u8, allowed: Offset) -> LineFit {
-    let (mut low, mut high) = x.iter().fold((f32::MAX, f32::MIN), |(low, high), &x| (low.min(x), high.max(x)));
+    let (mut low, mut high) =
+        x.iter().fold((f32::MAX, f32::MIN), |(low, high), &x| (low.min(x), high.max(x)));
     if allowed == Offset::NotPositive {
         low = low.min(0.0);
     }
@@ -127,11 +132,13 @@ pub(super) fn affine_search(x: &[f32], w: &[f32], top: u8, allowed: Offset) -> L
     let mut best = LineFit { line: flat, error: f32::INFINITY, qq: 0.0, q: 0.0, w: weight };
     let steps = f32::from(top);
     let step = (high - low) / steps;
-    let mut lines = [flat; INSETS.len() * INSETS.len()];
-    for (i, line) in lines.iter_mut().enumerate() {
-        let (begin, end) = (INSETS[i % INSETS.len()], INSETS[i / INSETS.len()]);
-        *line = Line { scale: step * (steps - begin - end) / steps, offset: low + step * begin };
-    }
+    let lines: [Line; LANES] = std::array::from_fn(|i| {
+        let (begin, end) = match i.checked_sub(INSETS.len() * INSETS.len()) {
+            None => (INSETS[i % INSETS.len()], INSETS[i / INSETS.len()]),
+            Some(i) => OUTSETS[i],
+        };
+        Line { scale: step * (steps - begin - end) / steps, offset: low + step * begin }
+    });
     let take = |line: Line, sums: Sums, best: &mut LineFit| {
         let (line, error) = bottom(line, &sums, weight, allowed);
         if error < best.error && line.scale >= 0.0 {

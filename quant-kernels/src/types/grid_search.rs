@@ -14,7 +14,7 @@
 use super::codebooks;
 use super::quantize::Sample;
 use super::scale_search::{
-    Codebook, Integers, Plan, Scaled, Steps, Sums, Uneven, closer, fit_scales, one_sided, scale_search,
+    Codebook, Levels, Plan, Scaled, Steps, Sums, Uneven, closer, fit_scales, one_sided, scale_search,
 };
 use std::sync::LazyLock;
 
@@ -67,7 +67,8 @@ impl<const D: usize, const L: usize> Grid<D, L> {
     fn new(codebook: &[[u8; D]], levels: [u8; L]) -> Self {
         let entries: Vec<[u8; D]> =
             codebook.iter().map(|entry| entry.map(|v| levels.partition_point(|&l| l < v) as u8)).collect();
-        let quarter = |quarter: &[u8]| quarter.iter().fold(0, |pattern, &level| pattern * L + usize::from(level));
+        let quarter =
+            |quarter: &[u8]| quarter.iter().fold(0, |pattern, &level| pattern * L + usize::from(level));
         let half = |half: &[u8]| quarter(&half[..D / 4]) * QUARTER + quarter(&half[D / 4..]);
         let mut order: Vec<(usize, u8, u16)> = (entries.iter().enumerate())
             .map(|(i, entry)| (half(&entry[..D / 2]), half(&entry[D / 2..]) as u8, i as u16))
@@ -122,8 +123,9 @@ impl<const D: usize, const L: usize> Grid<D, L> {
     fn cheapest<const ODD: bool>(&self, costs: &Quarters, surcharges: &Quarters) -> (f32, u16) {
         let [a, b, c, d] = costs;
         let cheapest = |quarter: &[f32; QUARTER]| {
-            let first = (quarter[0], 0);
-            quarter[..Self::PATTERNS].iter().enumerate().fold(first, |m, (i, &v)| if v < m.0 { (v, i) } else { m })
+            let quarter = &quarter[..Self::PATTERNS];
+            let cost = quarter.iter().fold(f32::INFINITY, |m, &v| least(v, m));
+            (cost, quarter.iter().enumerate().fold(0, |at, (i, &v)| if v == cost { i } else { at }))
         };
         let [lead_a, lead_b, lead_c, lead_d] = [a, b, c, d].map(cheapest);
         let seconds = half(c, d, |c, d| c + d);
@@ -171,7 +173,8 @@ static IQ2_XS: LazyLock<Grid<8, 3>> = LazyLock::new(|| Grid::new(&codebooks::IQ2
 static IQ2_S: LazyLock<Grid<8, 3>> = LazyLock::new(|| Grid::new(&codebooks::IQ2_S, [8, 25, 43]));
 static IQ3_XXS: LazyLock<Grid<4, 8>> =
     LazyLock::new(|| Grid::new(&codebooks::IQ3_XXS, [4, 12, 20, 28, 36, 44, 52, 62]));
-static IQ3_S: LazyLock<Grid<4, 8>> = LazyLock::new(|| Grid::new(&codebooks::IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]));
+static IQ3_S: LazyLock<Grid<4, 8>> =
+    LazyLock::new(|| Grid::new(&codebooks::IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]));
 static IQ1: LazyLock<Grid<8, 3>> = LazyLock::new(|| Grid::new(&codebooks::IQ1, [0, 1, 2]));
 
 /// Eight values coded.
@@ -331,8 +334,16 @@ impl Octets for Iq1 {
         let (up, down) = (shifted([-7.0, 1.0, 9.0], 0), shifted([-9.0, -1.0, 7.0], 1));
         let cost = |octets: &[Octet]| octets.iter().fold(0.0, |sum, octet| sum + octet.cost);
         match self {
-            Self::SharedShift => if cost(&down) < cost(&up) { down } else { up },
-            Self::OwnShift => std::array::from_fn(|k| if down[k].cost < up[k].cost { down[k] } else { up[k] }),
+            Self::SharedShift => {
+                if cost(&down) < cost(&up) {
+                    down
+                } else {
+                    up
+                }
+            }
+            Self::OwnShift => {
+                std::array::from_fn(|k| if down[k].cost < up[k].cost { down[k] } else { up[k] })
+            }
         }
     }
 }
@@ -342,17 +353,13 @@ impl Octets for Iq1 {
 fn fit<const SUBS: usize>(
     sample: &Sample<256>,
     coded: &Coded<impl Octets>,
-    levels: &impl super::scale_search::Levels,
+    levels: &impl Levels,
     top: f32,
     highest: i32,
     factor: f32,
 ) -> Scaled<SUBS> {
-    let plan = Plan {
-        steps: Steps { low: 1, high: highest, step: 2 },
-        factor,
-        around: &[0, -1, 1],
-        closer: &[0.96, 1.0, 1.04],
-    };
+    let plan =
+        Plan { steps: Steps { low: 1, high: highest, step: 2 }, factor, around: &[0, -1, 1], closer: &[] };
     fit_scales(sample, coded, &plan, |x, w| {
         let mut magnitudes = [0.0; 32];
         for (magnitude, x) in magnitudes.iter_mut().zip(x) {
@@ -361,7 +368,9 @@ fn fit<const SUBS: usize>(
         let magnitudes = &magnitudes[..x.len()];
         let candidates = one_sided::<16>(magnitudes, top * 0.35, top * 1.15);
         let free = scale_search(levels, magnitudes, w, &candidates, &closer(0.05)).scale;
-        [0.8, 0.9, 1.0, 1.1, 1.22, 1.35].map(|factor| free * factor)
+        let amax = magnitudes.iter().fold(0f32, |m, &v| if v > m { v } else { m }) / top;
+        // Entries of lower levels alone: where magnitudes are nearly the same that may be the best fit.
+        [0.95 * free, 1.2 * free, 4.5 * amax, 2.0 * amax]
     })
 }
 

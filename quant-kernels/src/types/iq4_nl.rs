@@ -61,7 +61,7 @@ pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         let (bytes, d) = sample.f16(scale, 1.0);
         let over = inverse(d);
         block[..2].copy_from_slice(&bytes);
-        pack_nibbles(&sample.x.map(|x| nearest_level(x * over)), &mut block[2..]);
+        pack_nibbles(&sample.x.map(|x| SEARCH_LEVELS.index(x * over)), &mut block[2..]);
     });
 }
 
@@ -97,7 +97,7 @@ fn best_scale(x: &[f32; 32]) -> f32 {
 }
 
 /// Index of the level nearest to `x`, the upper one on a tie.
-pub(super) fn nearest_level(x: f32) -> u8 {
+fn nearest_level(x: f32) -> u8 {
     let above = IQ4_LEVELS.partition_point(|&level| f32::from(level) <= x);
     if above == 0 {
         return 0;

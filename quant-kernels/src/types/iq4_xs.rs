@@ -13,7 +13,7 @@
 use super::blocks32::{inverse, nibbles, pack_nibbles};
 use super::blocks256::Block256;
 use super::codebooks::IQ4_LEVELS;
-use super::iq4_nl::{SEARCH_LEVELS, nearest_level};
+use super::iq4_nl::SEARCH_LEVELS;
 use super::quantize::each_block;
 use super::scale_search::{NEIGHBOURS, Plan, Steps, closer, fit_scales, two_sided};
 use super::{TypeKernels, f16_at, unpacked};
@@ -62,7 +62,7 @@ pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         let groups = sample.x.as_chunks::<32>().0.iter().zip(block[8..].as_chunks_mut::<16>().0);
         for ((x, bytes), &scale) in groups.zip(&fit.scales) {
             let over = inverse(fit.d * scale as f32);
-            pack_nibbles(&x.map(|x| nearest_level(x * over)), bytes);
+            pack_nibbles(&x.map(|x| SEARCH_LEVELS.index(x * over)), bytes);
         }
     });
 }

@@ -10,8 +10,8 @@
 //!
 //! Source: OCP Microscaling Formats (MX) 1.0; ggml, `block_mxfp4`, `ggml_e8m0_to_fp32_half`.
 
-use super::blocks32::{CodeBlock, amax, nibbles, pack_nibbles};
-use super::codebooks::{FP4_LEVELS, FP4_SEARCH, nearest_fp4};
+use super::blocks32::{CodeBlock, amax, inverse, nibbles, pack_nibbles};
+use super::codebooks::{FP4_LEVELS, FP4_SEARCH, fp4_code, nearest_fp4};
 use super::quantize::each_block;
 use super::scale_search::least_error;
 use super::{TypeKernels, unpacked};
@@ -63,7 +63,8 @@ pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         let best = least_error(&FP4_SEARCH, &sample.x, &sample.w, &scales);
         let zero = sample.x.iter().all(|&x| x == 0.0);
         block[0] = if zero { 0 } else { exponents[best] };
-        pack_nibbles(&sample.x.map(|x| nearest_fp4(x, scales[best])), &mut block[1..]);
+        let over = inverse(scales[best]);
+        pack_nibbles(&sample.x.map(|x| fp4_code(x, over)), &mut block[1..]);
     });
 }
 

@@ -11,9 +11,9 @@
 //!
 //! Source: ggml, `block_nvfp4`, `ggml_ue4m3_to_fp32`.
 
-use super::blocks32::{amax, nibbles, pack_nibbles};
+use super::blocks32::{amax, inverse, nibbles, pack_nibbles};
 use super::blocks256::dot_i8;
-use super::codebooks::{FP4_LEVELS, FP4_SEARCH, nearest_fp4};
+use super::codebooks::{FP4_LEVELS, FP4_SEARCH, fp4_code, nearest_fp4};
 use super::quantize::each_block;
 use super::scale_search::least_error;
 use super::unpacked::{Block, Sums};
@@ -69,9 +69,9 @@ pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
             let values = tried.map(|scale| half_scale(scale) / sample.unit());
             let best = least_error(&FP4_SEARCH, x, w, &values);
             *scale = tried[best];
-            let mut nearest = [0; 16];
+            let (over, mut nearest) = (inverse(values[best]), [0; 16]);
             for (code, x) in nearest.iter_mut().zip(x) {
-                *code = nearest_fp4(*x, values[best]);
+                *code = fp4_code(*x, over);
             }
             pack_nibbles(&nearest, codes);
         }

@@ -11,8 +11,8 @@
 //!
 //! Source: ggml, `block_q3_K`.
 
-use super::blocks256::{Block256, pack_two_bit_codes, two_bit_codes};
 use super::blocks32::inverse;
+use super::blocks256::{Block256, pack_two_bit_codes, two_bit_codes};
 use super::quantize::each_block;
 use super::scale_search::{Integers, Levels, NEIGHBOURS, Plan, Steps, closer, fit_scales, two_sided};
 use super::{TypeKernels, f16_at, unpacked};

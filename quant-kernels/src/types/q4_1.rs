@@ -9,8 +9,8 @@
 //!
 //! Source: ggml, `block_q4_1`.
 
-use super::blocks32::{OffsetBlock, nibbles, offset_codes, pack_nibbles};
 use super::affine_search::fit_line;
+use super::blocks32::{OffsetBlock, nibbles, offset_codes, pack_nibbles};
 use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;

@@ -10,8 +10,8 @@
 //!
 //! Source: ggml, `block_q5_1`.
 
-use super::blocks32::{OffsetBlock, five_bit_codes, offset_codes, pack_five_bit_codes};
 use super::affine_search::fit_line;
+use super::blocks32::{OffsetBlock, five_bit_codes, offset_codes, pack_five_bit_codes};
 use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;

@@ -79,6 +79,14 @@ impl<const ABOVE: usize> Uneven<ABOVE> {
     }
 }
 
+impl<const ABOVE: usize> Uneven<ABOVE> {
+    /// The position of the level nearest to `v`.
+    #[inline]
+    pub fn index(&self, v: f32) -> u8 {
+        self.from.iter().fold(0, |index, &from| index + u8::from(v > from))
+    }
+}
+
 impl<const ABOVE: usize> Levels for Uneven<ABOVE> {
     #[inline]
     fn nearest(&self, v: f32) -> f32 {
@@ -310,20 +318,24 @@ pub(super) fn fit_scales<const SUBS: usize, const N: usize>(
     let start = scale_search(&plan.steps, &scales, &weights, &outer, &closer(0.01)).scale;
     let mut best = Scaled { bytes: [0; 2], d: 0.0, scales: [plan.steps.low.max(0); SUBS] };
     let (mut error, mut d) = (f32::INFINITY, start);
-    for _ in 0..3 {
+    for _ in 0..ATTEMPTS {
         let (bytes, value) = sample.f16(d, plan.factor);
-        let chosen = choose(sample, book, plan, value, &scales);
-        if chosen.error < error {
-            error = chosen.error;
-            best = Scaled { bytes, d: value, scales: chosen.scales };
-        }
-        if sample.f16(chosen.d, plan.factor).0 == bytes {
+        if bytes == best.bytes && error.is_finite() {
             break;
         }
+        let chosen = choose(sample, book, plan, value, &scales);
+        if chosen.error >= error {
+            break;
+        }
+        error = chosen.error;
+        best = Scaled { bytes, d: value, scales: chosen.scales };
         d = chosen.d;
     }
     best
 }
+
+/// Scales of the block that are tried at most: that of the sub-blocks' scales, then least-squares scales.
+const ATTEMPTS: usize = 3;
 
 /// The integer scales of least error for one scale of the block.
 struct Chosen<const SUBS: usize> {
