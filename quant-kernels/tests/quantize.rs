@@ -182,12 +182,8 @@ fn constant_rows() {
     for ty in all_types() {
         for value in [1.0, -0.3, 1000.0, 3e-3] {
             let back = round_trip(ty, 256, &[value; 256], None);
-            // Scales that are powers of two, or codebooks in which an entry of equal levels is far between.
-            let tolerance = match ty {
-                GgmlType::MXFP4 => 0.2,
-                GgmlType::IQ3_S => 0.08,
-                _ => 0.07,
-            };
+            // A scale that is a power of two; elsewhere an offset of an eighth, or whole steps of scales.
+            let tolerance = if ty == GgmlType::MXFP4 { 0.2 } else { 0.07 };
             for back in back {
                 assert!((back - value).abs() <= tolerance * f32::abs(value), "{ty}: {value} became {back}");
             }

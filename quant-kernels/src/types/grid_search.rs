@@ -354,7 +354,7 @@ fn fit<const SUBS: usize>(
     sample: &Sample<256>,
     coded: &Coded<impl Octets>,
     levels: &impl Levels,
-    top: f32,
+    (low, top): (f32, f32),
     highest: i32,
     factor: f32,
 ) -> Scaled<SUBS> {
@@ -368,16 +368,16 @@ fn fit<const SUBS: usize>(
         let magnitudes = &magnitudes[..x.len()];
         let candidates = one_sided::<16>(magnitudes, top * 0.35, top * 1.15);
         let free = scale_search(levels, magnitudes, w, &candidates, &closer(0.05)).scale;
-        let amax = magnitudes.iter().fold(0f32, |m, &v| if v > m { v } else { m }) / top;
-        // Entries of lower levels alone: where magnitudes are nearly the same that may be the best fit.
-        [0.95 * free, 1.2 * free, 4.5 * amax, 2.0 * amax]
+        let amax = magnitudes.iter().fold(0f32, |m, &v| if v > m { v } else { m });
+        // Where magnitudes are nearly the same, the best entry may be one of low levels alone.
+        [0.95 * free, 1.2 * free, 2.0 * amax / top, 4.5 * amax / top, amax / low]
     })
 }
 
 impl Coded<Iq2> {
     /// Scales of a block of `SUBS` sub-blocks.
     pub fn fit<const SUBS: usize>(&self, sample: &Sample<256>) -> Scaled<SUBS> {
-        fit(sample, self, &Uneven::<2>::new(&IQ2_LEVELS), 43.0, 31, 8.0)
+        fit(sample, self, &Uneven::<2>::new(&IQ2_LEVELS), (8.0, 43.0), 31, 8.0)
     }
 }
 
@@ -385,13 +385,14 @@ impl Coded<Iq3> {
     /// Scales of a block of 8 sub-blocks; what is stored is `factor` times that of the levels.
     pub fn fit(&self, sample: &Sample<256>, factor: f32) -> Scaled<8> {
         let levels = &self.0.levels;
-        fit(sample, self, &Uneven::<7>::new(levels), f32::from(levels[7]), 31, factor)
+        let ends = (f32::from(levels[0]), f32::from(levels[7]));
+        fit(sample, self, &Uneven::<7>::new(levels), ends, 31, factor)
     }
 }
 
 impl Coded<Iq1> {
     /// Scales of a block of `SUBS` sub-blocks.
     pub fn fit<const SUBS: usize>(&self, sample: &Sample<256>) -> Scaled<SUBS> {
-        fit(sample, self, &Uneven::<2>::new(&[-8, 0, 8]), 8.0, 15, 8.0)
+        fit(sample, self, &Uneven::<2>::new(&[-8, 0, 8]), (8.0, 8.0), 15, 8.0)
     }
 }

@@ -58,7 +58,7 @@ pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
             }
         }
         for (byte, scales) in block[74..].iter_mut().zip(fit.scales.as_chunks::<2>().0) {
-            *byte = (scales[0] / 2 | scales[1] / 2 << 4) as u8;
+            *byte = ((scales[0] / 2) | ((scales[1] / 2) << 4)) as u8;
         }
     });
 }

@@ -76,7 +76,7 @@ impl Kernels {
             let Some(task) = tasks.get(index) else { return };
             let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
             let (values, out) = &mut *task;
-            if let Some(at) = values.iter().position(|v| !(v.abs() <= limit(ty))) {
+            if let Some(at) = values.iter().position(|v| v.is_nan() || v.abs() > limit(ty)) {
                 let at = index * task_rows * cols + at;
                 let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
                 *refused = Some(refused.map_or(at, |first| first.min(at)));
