@@ -4,7 +4,7 @@
 //! with one token this is the plain row.
 
 use crate::matmul::Shared;
-use crate::{Isa, Parallel};
+use crate::{Isa, Parallel, Serial, rms_norm};
 
 /// How activations meet the weights of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,8 +48,52 @@ pub struct Acts {
     pub sums: Vec<i16>,
 }
 
+/// An RMS norm on the way into a matmul: its output is quantized block by block and never stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a> {
+    /// One factor per column.
+    pub weight: &'a [f32],
+    /// Added to the mean of squares.
+    pub eps: f32,
+}
+
+/// A norm whose factor is known for each row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowNorm<'a> {
+    pub weight: &'a [f32],
+    /// One per token.
+    pub scales: &'a [f32],
+}
+
+/// The input of a matmul, `[tokens][cols]`: as it is, or after a norm.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The values.
+    pub x: &'a [f32],
+    /// What is done to each row first.
+    pub norm: Option<Norm<'a>>,
+}
+
+impl<'a> From<&'a [f32]> for Input<'a> {
+    fn from(x: &'a [f32]) -> Self {
+        Self { x, norm: None }
+    }
+}
+
+impl<'a, const N: usize> From<&'a [f32; N]> for Input<'a> {
+    fn from(x: &'a [f32; N]) -> Self {
+        x.as_slice().into()
+    }
+}
+
+impl<'a> From<&'a Vec<f32>> for Input<'a> {
+    fn from(x: &'a Vec<f32>) -> Self {
+        x.as_slice().into()
+    }
+}
+
 impl Acts {
-    /// Stores the input `x`, `[tokens][cols]`, in the form `kind`; `cols` is a multiple of its block. Reuses the
+    /// Stores the input, `[tokens][cols]`, in the form `kind`; `cols` is a multiple of its block. Reuses the
     /// buffers. Tasks are runs of blocks, whose outputs lie together.
     pub(crate) fn quantize(
         &mut self,
@@ -57,15 +101,14 @@ impl Acts {
         parallel: &dyn Parallel,
         kind: ActKind,
         x: &[f32],
-        tokens: usize,
+        norm: Option<RowNorm<'_>>,
         cols: usize,
     ) {
+        let tokens = x.len() / cols.max(1);
         (self.kind, self.tokens, self.cols) = (Some(kind), tokens, cols);
         let len = kind.block_len();
         if kind == ActKind::F32 {
-            self.x.clear();
-            self.x.extend_from_slice(x);
-            return;
+            return self.store(isa, parallel, x, norm);
         }
         let blocks = cols / len;
         self.q.resize(tokens * cols, 0);
@@ -84,8 +127,14 @@ impl Acts {
             };
             for token in 0..tokens {
                 let row = &x[token * cols + first * len..][..count * len];
-                for (b, x) in row.chunks_exact(len).enumerate() {
+                for (b, mut x) in row.chunks_exact(len).enumerate() {
                     let at = b * tokens + token;
+                    let mut normed = [0.0; 256];
+                    if let Some(norm) = norm {
+                        let weight = &norm.weight[(first + b) * len..][..len];
+                        rms_norm::weighted(isa, x, weight, norm.scales[token], &mut normed[..len]);
+                        x = &normed[..len];
+                    }
                     d[at] = quantize(x, &mut q[at * len..][..len], &mut sums[at * len / 16..][..len / 16]);
                 }
             }
@@ -98,6 +147,45 @@ impl Acts {
             parallel.run(blocks.div_ceil(task), &|_, index| {
                 run(index * task, task.min(blocks - index * task));
             });
+        }
+    }
+
+    /// Keeps the input in f32.
+    fn store(&mut self, isa: Isa, parallel: &dyn Parallel, x: &[f32], norm: Option<RowNorm<'_>>) {
+        let Some(norm) = norm else {
+            self.x.clear();
+            return self.x.extend_from_slice(x);
+        };
+        self.x.resize(x.len(), 0.0);
+        let (cols, out) = (self.cols, Shared::new(&mut self.x));
+        rows(parallel, x, cols, &|token, row| {
+            // SAFETY: a token's row belongs to one task.
+            let out = unsafe { out.slice(token * cols, cols) };
+            rms_norm::weighted(isa, row, norm.weight, norm.scales[token], out);
+        });
+    }
+
+    /// Becomes the given rows of `all`, in the order given.
+    pub(crate) fn gather(&mut self, all: &Self, rows: impl ExactSizeIterator<Item = usize> + Clone) {
+        let (tokens, cols) = (rows.len(), all.cols);
+        (self.kind, self.tokens, self.cols) = (all.kind, tokens, cols);
+        let len = all.kind.map_or(1, ActKind::block_len);
+        if len == 1 {
+            self.x.clear();
+            rows.for_each(|row| self.x.extend_from_slice(&all.x[row * cols..][..cols]));
+            return;
+        }
+        let (blocks, sums) = (cols / len, len / 16);
+        self.q.clear();
+        self.d.clear();
+        self.sums.clear();
+        for b in 0..blocks {
+            for row in rows.clone() {
+                let at = b * all.tokens + row;
+                self.q.extend_from_slice(&all.q[at * len..][..len]);
+                self.sums.extend_from_slice(&all.sums[at * sums..][..sums]);
+                self.d.push(all.d[at]);
+            }
         }
     }
 
@@ -138,7 +226,38 @@ impl Acts {
 pub const TINY: f32 = f32::from_bits((127 - 100) << 23);
 
 /// Inputs of at most this many values are quantized on the calling thread.
-const SERIAL_VALUES: usize = 1 << 14;
+pub(crate) const SERIAL_VALUES: usize = 1 << 14;
+
+/// Calls `work(token, row)` for every row, several rows to a task.
+fn rows(parallel: &dyn Parallel, x: &[f32], cols: usize, work: &(dyn Fn(usize, &[f32]) + Sync)) {
+    const ROWS: usize = 8;
+    let parallel: &dyn Parallel = if x.len() <= SERIAL_VALUES { &Serial } else { parallel };
+    parallel.run(x.len().div_ceil(ROWS * cols.max(1)), &|_, task| {
+        let first = task * ROWS;
+        for (i, row) in x[first * cols..].chunks_exact(cols).take(ROWS).enumerate() {
+            work(first + i, row);
+        }
+    });
+}
+
+/// The factor that an RMS norm multiplies each row with.
+pub(crate) fn norm_scales(
+    isa: Isa,
+    parallel: &dyn Parallel,
+    x: &[f32],
+    cols: usize,
+    eps: f32,
+    scales: &mut Vec<f32>,
+) {
+    scales.clear();
+    scales.resize(x.len() / cols.max(1), 0.0);
+    let out = Shared::new(scales);
+    rows(parallel, x, cols, &|token, row| {
+        // SAFETY: a token's scale belongs to one task.
+        let scale = unsafe { out.slice(token, 1) };
+        scale.fill(rms_norm::scale(isa, row, eps));
+    });
+}
 
 /// The version of [`Acts::quantize_block`] for a tier, equal bit for bit.
 fn quantizer(isa: Isa) -> fn(&[f32], &mut [i8], &mut [i16]) -> f32 {

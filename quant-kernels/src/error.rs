@@ -35,7 +35,7 @@ pub enum Error {
         block: usize,
     },
     /// The type has geometry but no arithmetic (I8, I16, I32, I64, F64, Q8_1, Q8_K as weights).
-    #[error("{ty} tensors can't be multiplied with")]
+    #[error("{ty} tensors can't be multiplied with or quantized to")]
     NoKernel {
         /// The type.
         ty: GgmlType,
@@ -55,6 +55,24 @@ pub enum Error {
     Importance {
         /// The column.
         col: usize,
+    },
+    /// A value that must be finite, or minus infinity where that means "never", is not.
+    #[error("{what} {index} is {value}; an earlier computation overflowed or its input was not finite")]
+    NotANumber {
+        /// What the value is.
+        what: &'static str,
+        /// Its place.
+        index: usize,
+        /// The value, as text.
+        value: String,
+    },
+    /// A route to an expert that there is none of.
+    #[error("a token is routed to expert {id}, but there are {experts}")]
+    Expert {
+        /// The expert asked for.
+        id: u32,
+        /// Experts there are.
+        experts: usize,
     },
     /// The system refused a thread.
     #[error("can't start {wanted} threads: {reason}; ask for fewer")]

@@ -2,21 +2,27 @@
 
 pub mod activations;
 pub mod attention;
+pub mod causal_conv1d;
+pub mod delta_net;
 mod error;
 pub mod exp;
 pub mod gelu;
 mod ggml_type;
 mod isa;
+pub mod l2_norm;
 mod lines;
 pub mod matmul;
 pub mod parallel;
 pub mod residual;
 pub mod rms_norm;
 pub mod rope;
+pub mod sigmoid;
 pub mod silu;
 mod simd;
 pub mod softmax;
+pub mod softplus;
 pub mod store_f16;
+pub mod top_k;
 pub mod types;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -13,8 +13,7 @@ use crate::types::f32::tree;
 /// If the three lengths differ.
 pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == out.len(), "rms_norm: the lengths differ");
-    let r = scale(isa, x, eps);
-    simd::dispatch(isa, Weighted { x, weight, r, out });
+    weighted(isa, x, weight, scale(isa, x, eps), out);
 }
 
 /// [`rms_norm`] of a row in place.
@@ -27,9 +26,19 @@ pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32) {
     simd::dispatch(isa, simd::Zip { x, y: weight, f: |x, w| (x * r) * w });
 }
 
-fn scale(isa: Isa, x: &[f32], eps: f32) -> f32 {
-    let squares = simd::dispatch(isa, SumOfSquares { x });
-    1.0 / (squares / x.len() as f32 + eps).sqrt()
+/// `r` of a row.
+pub(crate) fn scale(isa: Isa, x: &[f32], eps: f32) -> f32 {
+    1.0 / (sum_of_squares(isa, x) / x.len() as f32 + eps).sqrt()
+}
+
+/// `out = (x * r) * weight`.
+pub(crate) fn weighted(isa: Isa, x: &[f32], weight: &[f32], r: f32, out: &mut [f32]) {
+    simd::dispatch(isa, Weighted { x, weight, r, out });
+}
+
+/// By lanes (index mod 16), multiply then add, and the tree.
+pub(crate) fn sum_of_squares(isa: Isa, x: &[f32]) -> f32 {
+    simd::dispatch(isa, SumOfSquares { x })
 }
 
 struct SumOfSquares<'a> {

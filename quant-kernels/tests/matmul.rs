@@ -1,8 +1,9 @@
 //! Matmul equals the scalar dot bit for bit: every tier, type, shape, batch and number of threads.
 
 use proptest::prelude::*;
-use quant_kernels::activations::{ActKind, Acts};
+use quant_kernels::activations::{ActKind, Acts, Input, Norm};
 use quant_kernels::matmul::MatmulScratch;
+use quant_kernels::rms_norm::rms_norm;
 use quant_kernels::types::TypeKernels;
 use quant_kernels::{Activations, Error, GgmlType, Isa, Kernels, Parallel, Projection, Serial, Team, Weight};
 
@@ -115,6 +116,46 @@ fn run(
         .matmul(parallel, &mut MatmulScratch::default(), mode, x, tokens, &mut [projection])
         .expect("shapes fit");
     out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_norm_on_the_way_has_the_bits_of_a_norm_before(
+        ty in prop::sample::select(vec![GgmlType::Q4_K, GgmlType::Q8_0, GgmlType::F16]),
+        tokens in prop::sample::select(vec![1usize, 3, 9, 40]),
+        blocks in 1usize..4,
+        reference: bool,
+        seed: u64,
+    ) {
+        let mut rng = Rng(seed | 1);
+        let (rows, cols) = (17, 256 * blocks);
+        let bytes = rng.weights(rows * ty.row_bytes(cols), true);
+        let weight = Weight::new(ty, rows, cols, &bytes).expect("shape");
+        let x = rng.activations(tokens, cols);
+        let scale: Vec<f32> = (0..cols).map(|_| rng.f32()).collect();
+        let mode = if reference { Activations::F32 } else { Activations::Auto };
+        let team = Team::new(2).expect("threads");
+        for isa in Isa::available() {
+            let mut normed = vec![0.0; x.len()];
+            for (out, x) in normed.chunks_exact_mut(cols).zip(x.chunks_exact(cols)) {
+                rms_norm(isa, x, &scale, 1e-5, out);
+            }
+            let kernels = Kernels::new(isa);
+            for parallel in [&Serial as &dyn Parallel, &team] {
+                let (mut a, mut b) = (vec![f32::NAN; tokens * rows], vec![f32::NAN; tokens * rows]);
+                let mut scratch = MatmulScratch::default();
+                let mut run = |x: Input<'_>, out| {
+                    let projection = Projection { weight, bias: None, out };
+                    kernels.matmul(parallel, &mut scratch, mode, x, tokens, &mut [projection]).expect("shapes");
+                };
+                run(Input { x: &x, norm: Some(Norm { weight: &scale, eps: 1e-5 }) }, &mut a);
+                run(Input::from(&normed), &mut b);
+                assert_same(&format!("{ty} on {isa}"), &a, &b);
+            }
+        }
+    }
 }
 
 fn check(ty: &TypeKernels, rows: usize, blocks: usize, tokens: usize, tame: bool, seed: u64) {

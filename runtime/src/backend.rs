@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::sample::Pieces;
+use quant_kernels::Isa;
 use quant_kvcache::KvCache;
 use quant_models::Span;
 use quant_tokenizer::DecoderState;
@@ -10,6 +11,9 @@ use quant_tokenizer::DecoderState;
 pub(crate) trait Backend: Pieces + Send {
     /// Tokens there are: values in a row of logits.
     fn vocabulary(&self) -> usize;
+
+    /// The tier that scans rows of logits.
+    fn isa(&self) -> Isa;
 
     /// Tokens that end a text.
     fn stop_tokens(&self) -> &[u32];

@@ -4,6 +4,7 @@ use crate::backend::Backend;
 use crate::sample::Pieces;
 use crate::{Error, SamplerConfig};
 use quant_gguf::Gguf;
+use quant_kernels::Isa;
 use quant_kvcache::KvCache;
 use quant_models::{Context, Decoder, ModelInfo, NoProbe, Span};
 use quant_tokenizer::{DecoderState, Tokenizer};
@@ -93,6 +94,10 @@ impl Pieces for ModelBackend {
 impl Backend for ModelBackend {
     fn vocabulary(&self) -> usize {
         self.model.info().vocab
+    }
+
+    fn isa(&self) -> Isa {
+        self.context.kernels().isa()
     }
 
     fn stop_tokens(&self) -> &[u32] {

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::context::{Batch, Context, Entry};
+use crate::layer::RmsNorm;
 use crate::matrix::Linear;
 use crate::rows::{TILE_ROWS, for_each, lock, sized};
 use quant_kernels::attention::{AttentionScratch, AttentionTask, KvPage, attend, attend_span, merge_spans};
@@ -108,10 +109,11 @@ impl Attention {
         }
     }
 
-    /// From `normed` to `branch`, both `[rows][n_embd]`.
+    /// From the norm of `stream` to `branch`, both `[rows][n_embd]`.
     pub(crate) fn forward(
         &self,
         layer: usize,
+        norm: &RmsNorm,
         ropes: &[Rope],
         cx: &mut Context,
         cache: &mut KvCache,
@@ -121,7 +123,7 @@ impl Attention {
         let q = sized(&mut attention.q, rows * self.q.rows());
         let k = sized(&mut attention.k, rows * self.k.rows());
         let v = sized(&mut attention.v, rows * self.v.rows());
-        let x = &buffers.normed[..rows * self.q.cols()];
+        let x = norm.of(&buffers.stream[..rows * self.q.cols()]);
         let mut projections = [self.q.projection(q)?, self.k.projection(k)?, self.v.projection(v)?];
         kernels.matmul(parallel, matmul, *activations, x, rows, &mut projections)?;
 

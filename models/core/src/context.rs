@@ -128,8 +128,6 @@ impl Batch {
 pub(crate) struct Buffers {
     /// The residual stream.
     pub stream: Vec<f32>,
-    /// The residual stream after a norm: the input of mixers, feed-forward parts and the head.
-    pub normed: Vec<f32>,
     /// Output of a mixer or feed-forward part.
     pub branch: Vec<f32>,
     pub gate: Vec<f32>,

@@ -8,9 +8,7 @@ use crate::rows::{TILE_ROWS, for_each, sized};
 use crate::span::{LogitsWanted, Span};
 use crate::{Error, ModelInfo};
 use quant_kernels::residual;
-use quant_kernels::rms_norm::rms_norm;
 use quant_kernels::rope::Rope;
-use quant_kernels::{Isa, Parallel};
 use quant_kvcache::{KvCache, LayerShape};
 
 /// What an architecture crate puts together from a file.
@@ -144,9 +142,8 @@ impl Decoder {
             probe.record(Point::Embedding, &cx.buffers.stream[..rows * width], width);
         }
         for (i, layer) in layers.iter().enumerate() {
-            cx.norm(&layer.attn_norm, rows);
             match &layer.mixer {
-                Mixer::Attention(attention) => attention.forward(i, ropes, cx, cache)?,
+                Mixer::Attention(attention) => attention.forward(i, &layer.attn_norm, ropes, cx, cache)?,
             }
             cx.add_branch(rows * width);
             // After the last mixer rows without logits serve nobody.
@@ -155,9 +152,8 @@ impl Decoder {
             } else {
                 rows
             };
-            cx.norm(&layer.ffn_norm, rows);
             match &layer.feed_forward {
-                FeedForward::Gated(mlp) => mlp.forward(cx, rows)?,
+                FeedForward::Gated(mlp) => mlp.forward(&layer.ffn_norm, cx, rows)?,
             }
             cx.add_branch(rows * width);
             if probe.wants(Point::LayerOutput(i)) {
@@ -189,12 +185,10 @@ impl Decoder {
         if count == 0 {
             return Ok(());
         }
-        let Buffers { stream, normed, .. } = buffers;
-        let normed = sized(normed, count * width);
-        norm_rows(kernels.isa(), &**parallel, &self.parts.output_norm, &stream[..count * width], normed);
+        let x = self.parts.output_norm.of(&buffers.stream[..count * width]);
         logits.resize(count * vocab, 0.0);
         let mut projections = [self.parts.output.projection(logits)?];
-        kernels.matmul(&**parallel, matmul, *activations, normed, count, &mut projections)?;
+        kernels.matmul(&**parallel, matmul, *activations, x, count, &mut projections)?;
         for (values, &row) in logits.chunks_exact(vocab).zip(&batch.wanted) {
             // No early exit, so that the loop is vectorised.
             if !values.iter().fold(true, |finite, value| finite & value.is_finite()) {
@@ -232,14 +226,6 @@ impl Batch {
 }
 
 impl Context {
-    /// `normed = norm(stream)`, row by row.
-    fn norm(&mut self, norm: &RmsNorm, rows: usize) {
-        let width = norm.weight.len();
-        let Buffers { stream, normed, .. } = &mut self.buffers;
-        let (stream, normed) = (&stream[..rows * width], sized(normed, rows * width));
-        norm_rows(self.kernels.isa(), &*self.parallel, norm, stream, normed);
-    }
-
     /// `stream += branch`.
     fn add_branch(&mut self, len: usize) {
         let Buffers { stream, branch, .. } = &mut self.buffers;
@@ -256,16 +242,6 @@ impl Context {
         }
         self.batch.wanted.len()
     }
-}
-
-fn norm_rows(isa: Isa, parallel: &dyn Parallel, norm: &RmsNorm, stream: &[f32], normed: &mut [f32]) {
-    let width = norm.weight.len();
-    let tile = TILE_ROWS * width;
-    for_each(parallel, normed.chunks_mut(tile).zip(stream.chunks(tile)), |_, (normed, stream)| {
-        for (out, x) in normed.chunks_exact_mut(width).zip(stream.chunks_exact(width)) {
-            rms_norm(isa, x, &norm.weight, norm.eps, out);
-        }
-    });
 }
 
 fn kv_shape(layer: &Layer) -> LayerShape {

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::context::Context;
+use crate::layer::RmsNorm;
 use crate::matrix::Linear;
 use crate::rows::{TILE_ROWS, for_each, sized};
 use quant_kernels::silu::silu_mul;
@@ -28,14 +29,14 @@ impl GatedMlp {
         if fits { Ok(()) } else { Err("ffn_gate, ffn_up and ffn_down") }
     }
 
-    /// From `normed` to `branch`, both `[rows][n_embd]`.
-    pub(crate) fn forward(&self, cx: &mut Context, rows: usize) -> Result<(), Error> {
+    /// From the norm of `stream` to `branch`, both `[rows][n_embd]`.
+    pub(crate) fn forward(&self, norm: &RmsNorm, cx: &mut Context, rows: usize) -> Result<(), Error> {
         let Context { kernels, parallel, activations, matmul, buffers, .. } = cx;
         let (isa, parallel) = (kernels.isa(), &**parallel);
         let n_ff = self.gate.rows();
         let gate = sized(&mut buffers.gate, rows * n_ff);
         let up = sized(&mut buffers.up, rows * n_ff);
-        let x = &buffers.normed[..rows * self.gate.cols()];
+        let x = norm.of(&buffers.stream[..rows * self.gate.cols()]);
         let mut projections = [self.gate.projection(gate)?, self.up.projection(up)?];
         kernels.matmul(parallel, matmul, *activations, x, rows, &mut projections)?;
 
@@ -45,7 +46,7 @@ impl GatedMlp {
         });
 
         let out = sized(&mut buffers.branch, rows * self.down.rows());
-        kernels.matmul(parallel, matmul, *activations, gate, rows, &mut [self.down.projection(out)?])?;
+        kernels.matmul(parallel, matmul, *activations, &*gate, rows, &mut [self.down.projection(out)?])?;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::attention::Attention;
 use crate::feed_forward::GatedMlp;
+use quant_kernels::activations::{Input, Norm};
 
 /// Root-mean-square norm.
 #[derive(Debug, Clone)]
@@ -10,6 +11,13 @@ pub struct RmsNorm {
     pub weight: Vec<f32>,
     /// Added to the mean of squares.
     pub eps: f32,
+}
+
+impl RmsNorm {
+    /// The norm of these rows, as a matmul takes it.
+    pub(crate) fn of<'a>(&'a self, x: &'a [f32]) -> Input<'a> {
+        Input { x, norm: Some(Norm { weight: &self.weight, eps: self.eps }) }
+    }
 }
 
 /// What lets positions see each other. Hybrids are lists of layers with different kinds.

@@ -1,13 +1,16 @@
 //! Matrix times activations: several weights with one input are one call, one quantization, one parallel region.
 
+mod experts;
 mod tile;
 
+pub use experts::{ExpertProjection, Routes, combine_experts};
 pub(crate) use tile::Shared;
 pub use tile::{Scratch, Tile};
 
-use crate::activations::{ActKind, Acts};
+use crate::activations::{ActKind, Acts, Input, RowNorm, norm_scales};
 use crate::types::TypeKernels;
 use crate::{Error, GgmlType, Kernels, Parallel};
+use experts::ExpertScratch;
 use std::sync::{Mutex, PoisonError};
 
 /// How activations are treated.
@@ -88,7 +91,10 @@ pub struct Projection<'a> {
 #[derive(Debug, Default)]
 pub struct MatmulScratch {
     acts: [Acts; 3],
+    /// The factor of each row, where the input has a norm.
+    norms: Vec<f32>,
     workers: Vec<Mutex<Worker>>,
+    experts: ExpertScratch,
 }
 
 /// What one worker keeps between tasks.
@@ -115,6 +121,8 @@ struct Job<'a> {
     weight: Weight<'a>,
     bias: Option<&'a [f32]>,
     out: Shared<'a, f32>,
+    /// The output row of each token, if not in order.
+    out_tokens: Option<&'a [u32]>,
     acts: &'a Acts,
     kernels: &'a TypeKernels,
     /// Set in the reference mode: the kernels of dequantized rows.
@@ -122,40 +130,47 @@ struct Job<'a> {
 }
 
 impl Kernels {
-    /// Multiplies every projection's weight with the same input `x`, `[tokens][cols]`.
+    /// Multiplies every projection's weight with the same input `x`, `[tokens][cols]`; an [`Input`] with a norm is
+    /// normed on the way, row by row, with the bits of [`crate::rms_norm::rms_norm`] before the call.
     ///
     /// Bits do not depend on `parallel`, on the tier, or on how tokens are batched.
     ///
     /// # Errors
     /// Shapes that do not fit, or a type without arithmetic.
-    pub fn matmul(
+    pub fn matmul<'x>(
         &self,
         parallel: &dyn Parallel,
         scratch: &mut MatmulScratch,
         activations: Activations,
-        x: &[f32],
+        x: impl Into<Input<'x>>,
         tokens: usize,
         projections: &mut [Projection<'_>],
     ) -> Result<(), Error> {
+        let input = x.into();
         let mut needed = [false; 3];
         for p in projections.iter() {
-            needed[self.checked(activations, x, tokens, p)? as usize] = true;
+            needed[self.checked(activations, input, tokens, p)? as usize] = true;
         }
         let Some(cols) = projections.first().map(|p| p.weight.cols) else { return Ok(()) };
+        let MatmulScratch { acts, norms, workers, .. } = scratch;
+        let norm = input.norm.map(|norm| {
+            norm_scales(self.isa(), parallel, input.x, cols, norm.eps, norms);
+            RowNorm { weight: norm.weight, scales: norms }
+        });
         for kind in [ActKind::F32, ActKind::Q32, ActKind::Q256] {
             if needed[kind as usize] {
-                scratch.acts[kind as usize].quantize(self.isa(), parallel, kind, x, tokens, cols);
+                acts[kind as usize].quantize(self.isa(), parallel, kind, input.x, norm, cols);
             }
         }
-        if scratch.workers.len() < parallel.threads() {
-            scratch.workers.resize_with(parallel.threads(), Mutex::default);
+        if workers.len() < parallel.threads() {
+            workers.resize_with(parallel.threads(), Mutex::default);
         }
         for group in projections.chunks_mut(GROUP) {
             let mut jobs = [None; GROUP];
             for (job, p) in jobs.iter_mut().zip(group) {
-                *job = self.job(activations, &scratch.acts, p);
+                *job = self.job(activations, acts, p);
             }
-            run(parallel, &scratch.workers, &jobs);
+            run(parallel, workers, &jobs);
         }
         Ok(())
     }
@@ -164,22 +179,20 @@ impl Kernels {
     fn checked(
         &self,
         activations: Activations,
-        x: &[f32],
+        Input { x, norm }: Input<'_>,
         tokens: usize,
         p: &Projection<'_>,
     ) -> Result<ActKind, Error> {
         let Weight { ty, rows, cols, .. } = p.weight;
-        let kernels = self.of(ty).ok_or(Error::NoKernel { ty })?;
+        let plan = self.plan(activations, ty).ok_or(Error::NoKernel { ty })?;
         let check = |what, expected: usize, got: usize| {
             if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
         };
         check("matmul input", tokens.saturating_mul(cols), x.len())?;
+        check("norm weight", cols, norm.map_or(cols, |norm| norm.weight.len()))?;
         check("matmul output", tokens.saturating_mul(rows), p.out.len())?;
         check("matmul bias", rows, p.bias.map_or(rows, <[f32]>::len))?;
-        Ok(match activations {
-            Activations::Auto => kernels.acts,
-            Activations::F32 => ActKind::F32,
-        })
+        Ok(plan.kind)
     }
 
     fn job<'a>(
@@ -188,20 +201,35 @@ impl Kernels {
         acts: &'a [Acts; 3],
         p: &'a mut Projection<'_>,
     ) -> Option<Job<'a>> {
-        let kernels = self.of(p.weight.ty)?;
+        let Plan { kind, kernels, reference } = self.plan(activations, p.weight.ty)?;
+        Some(Job {
+            weight: p.weight,
+            bias: p.bias,
+            out: Shared::new(p.out),
+            out_tokens: None,
+            acts: &acts[kind as usize],
+            kernels,
+            reference,
+        })
+    }
+}
+
+/// How a projection is computed.
+struct Plan<'a> {
+    kind: ActKind,
+    kernels: &'a TypeKernels,
+    reference: Option<&'a TypeKernels>,
+}
+
+impl Kernels {
+    fn plan(&self, activations: Activations, ty: GgmlType) -> Option<Plan<'_>> {
+        let kernels = self.of(ty)?;
         let reference = match activations {
             Activations::F32 if kernels.acts != ActKind::F32 => self.of(GgmlType::F32),
             _ => None,
         };
         let kind = if reference.is_some() { ActKind::F32 } else { kernels.acts };
-        Some(Job {
-            weight: p.weight,
-            bias: p.bias,
-            out: Shared::new(p.out),
-            acts: &acts[kind as usize],
-            kernels,
-            reference,
-        })
+        Some(Plan { kind, kernels, reference })
     }
 }
 
@@ -243,6 +271,7 @@ impl Job<'_> {
             bias: self.bias.map(|bias| &bias[first..first + rows]),
             first_row: first,
             stride: self.weight.rows,
+            out_tokens: self.out_tokens,
         };
         let Some(float) = self.reference else {
             return (self.kernels.tile)(&mut tile);

@@ -62,6 +62,8 @@ pub struct Tile<'a> {
     pub(crate) first_row: usize,
     /// Rows of the whole output: the stride between tokens.
     pub(crate) stride: usize,
+    /// The output row of each token; `None`: the token's number.
+    pub(crate) out_tokens: Option<&'a [u32]>,
 }
 
 impl<'a> Tile<'a> {
@@ -77,19 +79,27 @@ impl<'a> Tile<'a> {
 
     /// Stores the dot products of rows `row..` of the tile with one token, with the bias added.
     pub fn store(&mut self, token: usize, row: usize, values: &[f32]) {
-        assert!(
-            row <= self.rows && values.len() <= self.rows - row && token < self.acts.tokens,
-            "tile store out of range"
-        );
-        // SAFETY: these rows belong to this tile alone, and the tile is borrowed exclusively.
-        let out = unsafe { self.out.slice(token * self.stride + self.first_row + row, values.len()) };
-        match self.bias {
+        let (out, bias) = self.part(token, row, values.len());
+        match bias {
             Some(bias) => {
-                for ((out, value), bias) in out.iter_mut().zip(values).zip(&bias[row..]) {
+                for ((out, value), bias) in out.iter_mut().zip(values).zip(bias) {
                     *out = value + bias;
                 }
             }
             None => out.copy_from_slice(values),
         }
+    }
+
+    /// Where the dot products of `rows` rows from `row` on with one token go, and the bias to be added.
+    #[inline]
+    pub(crate) fn part(&mut self, token: usize, row: usize, rows: usize) -> (&mut [f32], Option<&[f32]>) {
+        assert!(
+            row <= self.rows && rows <= self.rows - row && token < self.acts.tokens,
+            "tile store out of range"
+        );
+        let token = self.out_tokens.map_or(token, |rows| rows[token] as usize);
+        // SAFETY: these rows of the tile's tokens belong to it alone, and the tile is borrowed exclusively.
+        let out = unsafe { self.out.slice(token * self.stride + self.first_row + row, rows) };
+        (out, self.bias.map(|bias| &bias[row..][..rows]))
     }
 }

@@ -396,3 +396,69 @@ impl Coded<Iq1> {
         fit(sample, self, &Uneven::<2>::new(&[-8, 0, 8]), (8.0, 8.0), 15, 8.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The least cost over all entries and, with `odd`, all places for the wrong sign.
+    fn brute_force<const D: usize, const L: usize>(
+        grid: &Grid<D, L>,
+        (x, w): (&[f32; D], &[f32; D]),
+        levels: &[f32; L],
+        scale: f32,
+        odd: bool,
+    ) -> f64 {
+        let cost = |entry: &[u8; D], wrong: Option<usize>| -> f64 {
+            (0..D)
+                .map(|i| {
+                    let x = f64::from(if wrong == Some(i) { -x[i] } else { x[i] });
+                    let q = f64::from(scale) * f64::from(levels[usize::from(entry[i])]);
+                    f64::from(w[i]) * (q * q - 2.0 * q * x)
+                })
+                .sum()
+        };
+        let costs = grid.entries.iter().flat_map(|entry| {
+            let wrong = if odd { (0..D).map(Some).collect() } else { vec![None] };
+            wrong.into_iter().map(move |wrong| cost(entry, wrong))
+        });
+        costs.fold(f64::INFINITY, f64::min)
+    }
+
+    fn check<const D: usize, const L: usize>(grid: &Grid<D, L>, levels: [f32; L], signs: bool) {
+        let mut state = 7u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1 << 24) as f32
+        };
+        let top = levels.iter().fold(0f32, |m, l| m.max(l.abs()));
+        for round in 0..300 {
+            let odd = signs && round % 2 == 1;
+            let x: [f32; D] = std::array::from_fn(|_| if signs { uniform() } else { 2.0 * uniform() - 1.0 });
+            let w: [f32; D] = std::array::from_fn(|_| uniform() / (uniform() + 0.05));
+            let scale = (0.5 + uniform()) / top;
+            let found = grid.nearest(&x, &w, &levels, scale, odd);
+            let wanted = brute_force(grid, (&x, &w), &levels, scale, odd);
+            assert!((f64::from(found.cost) - wanted).abs() < 1e-4, "{} instead of {wanted}", found.cost);
+            assert_eq!(found.flipped.is_some(), odd);
+            let cost: f32 = (0..D)
+                .map(|i| {
+                    let q = scale * found.q[i] * if found.flipped == Some(i) { -1.0 } else { 1.0 };
+                    w[i] * (q * q - 2.0 * q * x[i])
+                })
+                .sum();
+            assert!((cost - found.cost).abs() < 1e-4, "the entry costs {cost}, not {}", found.cost);
+        }
+    }
+
+    #[test]
+    fn the_search_is_exact() {
+        for grid in [&*IQ2_XXS, &*IQ2_XS, &*IQ2_S] {
+            check(grid, IQ2_LEVELS.map(f32::from), true);
+        }
+        check(&IQ3_XXS, IQ3_XXS_LEVELS.map(f32::from), true);
+        check(&IQ3_S, IQ3_S_LEVELS.map(f32::from), true);
+        check(&IQ1, [-7.0, 1.0, 9.0], false);
+        check(&IQ1, [-9.0, -1.0, 7.0], false);
+    }
+}

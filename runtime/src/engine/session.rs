@@ -104,7 +104,7 @@ impl Job {
         logits: &mut [f32],
         report: &mut dyn FnMut(Event),
     ) -> Result<Option<FinishReason>, Error> {
-        let place = Context { tokens, sequence: self.sequence, pieces: backend };
+        let place = Context { tokens, sequence: self.sequence, pieces: backend, isa: backend.isa() };
         let token = self.sampler.sample(logits, &place)?;
         self.stats.first_token.get_or_insert_with(|| self.started.elapsed());
         tokens.push(token);

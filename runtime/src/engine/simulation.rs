@@ -37,6 +37,10 @@ impl Backend for Simulated {
         VOCABULARY
     }
 
+    fn isa(&self) -> Isa {
+        Isa::Scalar
+    }
+
     fn stop_tokens(&self) -> &[u32] {
         &[END]
     }

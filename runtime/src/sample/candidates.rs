@@ -1,14 +1,15 @@
 //! The tokens still in the running, ordered by (logit descending, id ascending) as far as anyone has asked.
 //!
-//! A candidate is one `u64`: the logit's bits mapped so that integers order as the logits do, inverted, above the
-//! id. Comparing integers then is the whole order, ties included, and selecting the best few of 250,000 takes one
-//! pass instead of a sort.
+//! A [`Candidate`] is one integer that holds the whole order, ties included: the best few of 250,000 are selected by
+//! comparing integers, or, where top-k comes first, by the kernel that looks closely at no others.
 //!
 //! Probabilities are integers too: [`mass`] is `exp` scaled by 2^40. Integer sums have one value in every order, so
 //! the sum over a vocabulary nobody sorted is the sum in the contract's order.
 
 use super::math;
 use crate::Error;
+use quant_kernels::Isa;
+use quant_kernels::top_k::{Candidate, top_k};
 
 /// The best candidate's mass: `exp(0)`.
 const UNIT: f64 = (1u64 << 40) as f64;
@@ -16,30 +17,6 @@ const UNIT: f64 = (1u64 << 40) as f64;
 /// How many candidates the first ranking sorts; each further one takes [`GROWTH`] times as many.
 const FIRST_RANKING: usize = 64;
 const GROWTH: usize = 8;
-
-/// One candidate; smaller is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Candidate(u64);
-
-impl Candidate {
-    fn new(id: u32, logit: f32) -> Self {
-        // -0.0 and +0.0 are one value, so they tie.
-        let bits = (logit + 0.0).to_bits();
-        let ascending = if bits >> 31 == 0 { bits | 0x8000_0000 } else { !bits };
-        Self(u64::from(!ascending) << 32 | u64::from(id))
-    }
-
-    /// The token.
-    pub(crate) fn id(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// Its logit.
-    pub(crate) fn logit(self) -> f32 {
-        let ascending = !((self.0 >> 32) as u32);
-        f32::from_bits(if ascending >> 31 == 1 { ascending & 0x7fff_ffff } else { !ascending })
-    }
-}
 
 /// The kept set.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +46,17 @@ impl Candidates {
         self.max = max;
         let candidates = (0u32..).zip(logits).filter(|(_, logit)| **logit > f32::NEG_INFINITY);
         self.all.extend(candidates.map(|(id, &logit)| Candidate::new(id, logit)));
+        if self.all.is_empty() { Err(Error::NoCandidate) } else { Ok(()) }
+    }
+
+    /// [`Self::fill`], then [`Self::keep_best`] of `k`, without a look at the rest of the row.
+    ///
+    /// # Errors
+    /// As [`Self::fill`].
+    pub(crate) fn fill_best(&mut self, isa: Isa, logits: &[f32], k: usize) -> Result<(), Error> {
+        top_k(isa, logits, k.max(1), &mut self.all).map_err(|e| bad_logit(e, logits))?;
+        self.ranked = self.all.len();
+        self.find_max();
         if self.all.is_empty() { Err(Error::NoCandidate) } else { Ok(()) }
     }
 
@@ -175,6 +163,17 @@ pub(crate) fn mass(logit: f32, top: f32) -> u64 {
 /// Refuses a logit that no softmax can take.
 pub(crate) fn check(id: u32, logit: f32) -> Result<(), Error> {
     if logit.is_nan() || logit == f32::INFINITY { Err(Error::BadLogit { token: id, logit }) } else { Ok(()) }
+}
+
+/// The kernels' complaint as ours.
+pub(crate) fn bad_logit(error: quant_kernels::Error, logits: &[f32]) -> Error {
+    match error {
+        quant_kernels::Error::NotANumber { index, .. } => {
+            let logit = logits.get(index).copied().unwrap_or(f32::NAN);
+            Error::BadLogit { token: index as u32, logit }
+        }
+        error => error.into(),
+    }
 }
 
 #[cfg(test)]

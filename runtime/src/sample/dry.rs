@@ -101,6 +101,7 @@ mod tests {
     use super::super::{Adjust, Context, DryConfig, Pieces};
     use super::{Dry, suffix_matches};
     use proptest::prelude::*;
+    use quant_kernels::Isa;
     use std::borrow::Cow;
 
     /// Token `i` is the letter `a + i`.
@@ -115,7 +116,10 @@ mod tests {
     fn losses(config: DryConfig, text: &str) -> Vec<f32> {
         let tokens: Vec<u32> = text.bytes().map(|b| u32::from(b - b'a')).collect();
         let mut logits = vec![0.0; 26];
-        Dry(config).adjust(&mut logits, &Context { tokens: &tokens, sequence: 0, pieces: &Letters });
+        Dry(config).adjust(
+            &mut logits,
+            &Context { tokens: &tokens, sequence: 0, pieces: &Letters, isa: Isa::Scalar },
+        );
         logits.into_iter().map(|l| -l).collect()
     }
 

@@ -19,7 +19,6 @@ mod random;
 mod temperature;
 #[cfg(test)]
 mod tests;
-mod top_k;
 mod top_p;
 mod typical;
 mod xtc;
@@ -29,6 +28,7 @@ pub use greedy::greedy;
 
 use crate::Error;
 use candidates::Candidates;
+use quant_kernels::Isa;
 use random::Place;
 use std::borrow::Cow;
 
@@ -40,6 +40,8 @@ pub struct Context<'a> {
     pub sequence: u64,
     /// The text of tokens.
     pub pieces: &'a dyn Pieces,
+    /// The tier that scans the row of logits; no result depends on it.
+    pub isa: Isa,
 }
 
 /// The text of tokens, for samplers that look at it.
@@ -72,6 +74,8 @@ trait Truncate: std::fmt::Debug + Send + Sync {
 pub struct Sampler {
     seed: u64,
     temperature: f32,
+    /// How many of the best are candidates at all, the first cut; 0: all.
+    top_k: usize,
     adjust: Vec<Box<dyn Adjust>>,
     truncate: Vec<Box<dyn Truncate>>,
     mirostat: Option<mirostat::Mirostat>,
@@ -86,13 +90,13 @@ impl Sampler {
     pub fn new(config: &SamplerConfig) -> Result<Self, Error> {
         config.validate()?;
         let adjust = [logit_bias::LogitBias::step, penalties::Penalties::step, dry::Dry::step];
-        let truncate =
-            [top_k::TopK::step, typical::Typical::step, top_p::TopP::step, min_p::MinP::step, xtc::Xtc::step];
+        let truncate = [typical::Typical::step, top_p::TopP::step, min_p::MinP::step, xtc::Xtc::step];
         let mirostat = mirostat::Mirostat::step(config);
         let truncates = config.temperature > 0.0 && mirostat.is_none();
         Ok(Self {
             seed: config.seed,
             temperature: config.temperature,
+            top_k: if truncates { config.top_k } else { 0 },
             adjust: adjust.iter().filter_map(|step| step(config)).collect(),
             truncate: truncate.iter().filter(|_| truncates).filter_map(|step| step(config)).collect(),
             mirostat,
@@ -115,12 +119,15 @@ impl Sampler {
             step.adjust(logits, context);
         }
         if self.temperature == 0.0 {
-            return greedy(logits);
+            return greedy(context.isa, logits);
         }
         let place =
             Place { seed: self.seed, sequence: context.sequence, position: context.tokens.len() as u64 };
         let kept = &mut self.kept;
-        kept.fill(logits)?;
+        match self.top_k {
+            0 => kept.fill(logits)?,
+            k => kept.fill_best(context.isa, logits, k)?,
+        }
         for step in &self.truncate {
             step.truncate(kept, place);
         }

@@ -40,10 +40,13 @@ impl Adjust for Penalties {
 mod tests {
     use super::super::{Context, SamplerConfig};
     use super::Penalties;
+    use quant_kernels::Isa;
 
     fn penalised(config: &SamplerConfig, tokens: &[u32]) -> Vec<f32> {
         let mut logits = vec![2.0, -2.0, 1.0, 0.0];
-        Penalties::step(config).unwrap().adjust(&mut logits, &Context { tokens, sequence: 0, pieces: &() });
+        Penalties::step(config)
+            .unwrap()
+            .adjust(&mut logits, &Context { tokens, sequence: 0, pieces: &(), isa: Isa::Scalar });
         logits
     }
 

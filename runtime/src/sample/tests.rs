@@ -4,6 +4,7 @@ use super::candidates::Candidates;
 use super::random::Place;
 use super::*;
 use proptest::prelude::*;
+use quant_kernels::Isa;
 
 const PLACE: Place = Place { seed: 0, sequence: 0, position: 0 };
 
@@ -46,7 +47,10 @@ proptest! {
     #[test]
     fn top_k_is_the_head_of_the_order(logits in logits(), k in 1usize..500) {
         let reference = softmax(&logits);
-        let kept = kept(top_k::TopK::step(&config(|c| c.top_k = k)), &logits);
+        let mut kept = Candidates::default();
+        kept.fill_best(Isa::detect(), &logits, k).unwrap();
+        prop_assert_eq!(kept.max(), logits[reference[0].0 as usize]);
+        let kept: Vec<u32> = kept.best(usize::MAX).iter().map(|c| c.id()).collect();
         prop_assert_eq!(kept, ids(&reference[..k.min(reference.len())]));
     }
 
@@ -110,7 +114,7 @@ proptest! {
         let config = config(|c| (c.seed, c.top_k, c.top_p, c.temperature) = (seed, k, 0.9, 0.7));
         let tokens: Vec<u32> = (0..n).collect();
         let draw = |sequence| {
-            let context = Context { tokens: &tokens, sequence, pieces: &() };
+            let context = Context { tokens: &tokens, sequence, pieces: &(), isa: Isa::Scalar };
             Sampler::new(&config).unwrap().sample(&mut logits.clone(), &context).unwrap()
         };
         prop_assert!(ids(&softmax(&logits)[..k.min(logits.len())]).contains(&draw(0)));
@@ -119,7 +123,8 @@ proptest! {
 }
 
 fn draw(config: &SamplerConfig, logits: &[f32], tokens: &[u32]) -> Result<u32, Error> {
-    Sampler::new(config)?.sample(&mut logits.to_vec(), &Context { tokens, sequence: 0, pieces: &() })
+    Sampler::new(config)?
+        .sample(&mut logits.to_vec(), &Context { tokens, sequence: 0, pieces: &(), isa: Isa::Scalar })
 }
 
 #[test]

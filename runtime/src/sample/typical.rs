@@ -1,10 +1,11 @@
 //! Locally typical sampling: the tokens whose surprise is nearest to the expected surprise, until their
 //! probabilities sum to more than `p` (Meister et al., "Locally typical sampling", 2022).
 
-use super::candidates::{Candidate, Candidates, mass};
+use super::candidates::{Candidates, mass};
 use super::math;
 use super::random::Place;
 use super::{SamplerConfig, Truncate};
+use quant_kernels::top_k::Candidate;
 
 /// Keeps the typical set.
 #[derive(Debug)]

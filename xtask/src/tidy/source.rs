@@ -17,6 +17,8 @@ const LONG: &[(&str, &str)] = &[
 const UNSAFE: &[&str] = &[
     "quant-kernels/src/x86/",
     "quant-kernels/src/activations.rs",
+    "quant-kernels/src/causal_conv1d.rs",
+    "quant-kernels/src/delta_net.rs",
     "quant-kernels/src/lines.rs",
     "quant-kernels/src/matmul/tile.rs",
     "quant-kernels/src/parallel/team.rs",

@@ -12,6 +12,7 @@ pub(crate) mod q5_k;
 pub(crate) mod q6_k;
 pub(crate) mod q8_0;
 pub(crate) mod simd;
+mod step;
 
 use crate::GgmlType;
 use crate::isa::Avx512;

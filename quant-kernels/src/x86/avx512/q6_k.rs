@@ -18,6 +18,7 @@ struct Q6K;
 impl Format for Q6K {
     const BYTES: usize = 210;
     const STEPS: Steps = Steps::Super { sub: 16, minima: false };
+    const OFFSET: Option<i16> = Some(32);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -35,12 +36,6 @@ impl Format for Q6K {
             ];
             for (j, s) in s.into_iter().enumerate() {
                 panel.set_scale(4 * i + j, s);
-            }
-            for j in 0..2 {
-                // -32 times two scales, as two i16 for the sums of their values.
-                let pair =
-                    _mm512_mask_blend_epi16(0xaaaa_aaaa, s[2 * j], _mm512_slli_epi32::<16>(s[2 * j + 1]));
-                panel.set_sums(2 * i + j, _mm512_mullo_epi16(pair, _mm512_set1_epi16(-32)));
             }
         }
         let upper = |bits| _mm512_and_si512(bits, _mm512_set1_epi8(0x30));
