@@ -35,10 +35,26 @@ pub enum Error {
         block: usize,
     },
     /// The type has geometry but no arithmetic (I8, I16, I32, I64, F64, Q8_1, Q8_K as weights).
-    #[error("{ty} tensors can't be multiplied with")]
+    #[error("{ty} tensors can't be multiplied with or quantized to")]
     NoKernel {
         /// The type.
         ty: GgmlType,
+    },
+    /// A value to quantize that is not finite or larger than the type holds.
+    #[error("the value in row {row}, column {col} is not finite or too large for {ty}")]
+    ValueRange {
+        /// The type.
+        ty: GgmlType,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        col: usize,
+    },
+    /// An importance that is negative or not finite.
+    #[error("the importance of column {col} is negative or not finite")]
+    Importance {
+        /// The column.
+        col: usize,
     },
     /// A value that must be finite, or minus infinity where that means "never", is not.
     #[error("{what} {index} is {value}; an earlier computation overflowed or its input was not finite")]

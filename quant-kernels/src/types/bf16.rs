@@ -11,6 +11,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::BF16,
         acts: ActKind::F32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| tile_by_dot(dot, tile),
     }
@@ -29,6 +30,11 @@ pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
 /// Values to bytes, rounded to nearest even.
 pub fn quantize(values: &[f32], blocks: &mut [u8]) {
     two_bytes::quantize(values, blocks, |value| bf16::from_f32(value).to_le_bytes());
+}
+
+/// Values to bytes; nothing to search, importances change nothing.
+pub fn quantize_fitted(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8]) {
+    quantize(x, out);
 }
 
 /// One row with one token.

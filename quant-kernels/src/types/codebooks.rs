@@ -2,6 +2,7 @@
 //! levels of the 4-bit types.
 
 use super::iq_grids;
+use super::scale_search::Uneven;
 
 /// The codebooks packed: an entry holds the numbers of its values among the levels, the first value lowest; 2 bits for
 /// each of 8 values, or 3 bits for each of 4.
@@ -35,6 +36,16 @@ pub(crate) const IQ4_LEVELS: [i8; 16] =
 
 /// Twice the values of E2M1, the 4-bit float of MXFP4 and NVFP4.
 pub(crate) const FP4_LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// [`FP4_LEVELS`] in order, for the search.
+pub(super) const FP4_SEARCH: Uneven<14> =
+    Uneven::new(&[-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12]);
+
+/// Code of the E2M1 value nearest to `x` times `over`, the inverse of its (halved) scale.
+pub(crate) fn fp4_code(x: f32, over: f32) -> u8 {
+    let index = FP4_SEARCH.index(x * over);
+    if index < 7 { 15 - index } else { index - 7 }
+}
 
 /// Replaces the indices of each entry by `levels`; an index has as many bits as `LEVELS` asks for.
 const fn expand<const N: usize, const VALUES: usize, const LEVELS: usize>(

@@ -4,6 +4,7 @@ use crate::activations::{ActKind, Acts};
 use crate::matmul::Tile;
 use crate::{GgmlType, Isa};
 
+mod affine_search;
 pub mod bf16;
 pub(crate) mod blocks256;
 pub(crate) mod blocks32;
@@ -12,6 +13,7 @@ pub mod f16;
 pub mod f32;
 #[cfg(test)]
 mod goldens;
+mod grid_search;
 pub mod iq1_m;
 pub mod iq1_s;
 pub mod iq2_s;
@@ -39,6 +41,8 @@ pub mod q6_k;
 pub mod q8_0;
 pub mod q8_1;
 pub mod q8_k;
+pub mod quantize;
+mod scale_search;
 pub mod tq1_0;
 pub mod tq2_0;
 mod two_bytes;
@@ -46,6 +50,8 @@ mod unpacked;
 
 /// Dequantizes whole blocks: `blocks.len() / block_bytes` blocks into as many times `block_len` values.
 pub type DequantizeFn = fn(blocks: &[u8], out: &mut [f32]);
+
+pub use quantize::QuantizeFn;
 
 /// The scalar dot product: one weight row with one token. This function is the arithmetic contract of a type.
 pub type DotFn = fn(row: &[u8], acts: &Acts, token: usize) -> f32;
@@ -62,6 +68,8 @@ pub struct TypeKernels {
     pub acts: ActKind,
     /// Blocks to values, equal to ggml bit for bit.
     pub dequantize: DequantizeFn,
+    /// Values to blocks, with the least weighted error that the type's search finds.
+    pub quantize: QuantizeFn,
     /// The specification.
     pub dot: DotFn,
     /// The matmul: in portable code as a type's file has it, replaced by the tier's own in [`table`].
