@@ -33,7 +33,7 @@ Exit codes:
   130  ended with Ctrl-C
 
 Environment:
-  QUANT_ISA   pins the SIMD tier: scalar, avx2 or avx512; results do not depend on it
+  QUANT_ISA   pins the SIMD tier: scalar, avx2, avxvnni or avx512; results do not depend on it
   QUANT_LOG   what is logged to standard error: error, warn (default), info, debug or off
   NO_COLOR    no colours";
 

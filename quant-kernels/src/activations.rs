@@ -266,6 +266,12 @@ fn quantizer(isa: Isa) -> fn(&[f32], &mut [i8], &mut [i16]) -> f32 {
         Isa::Avx512(proof) => crate::x86::avx512::activations::quantizer(proof),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(proof) => crate::x86::avx2::activations::quantizer(proof),
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni(proof) => crate::x86::avx2::activations::quantizer(proof.into()),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(_) => |x, q, sums| crate::vec128::quantize_block(crate::arm::neon::lanes(), x, q, sums),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Simd128(proof) => crate::wasm::simd128::quantizer(proof),
         _ => Acts::quantize_block,
     }
 }

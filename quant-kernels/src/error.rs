@@ -35,10 +35,26 @@ pub enum Error {
         block: usize,
     },
     /// The type has geometry but no arithmetic (I8, I16, I32, I64, F64, Q8_1, Q8_K as weights).
-    #[error("{ty} tensors can't be multiplied with")]
+    #[error("{ty} tensors can't be multiplied with or quantized to")]
     NoKernel {
         /// The type.
         ty: GgmlType,
+    },
+    /// A value to quantize that is not finite or larger than the type holds.
+    #[error("the value in row {row}, column {col} is not finite or too large for {ty}")]
+    ValueRange {
+        /// The type.
+        ty: GgmlType,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        col: usize,
+    },
+    /// An importance that is negative or not finite.
+    #[error("the importance of column {col} is negative or not finite")]
+    Importance {
+        /// The column.
+        col: usize,
     },
     /// A value that must be finite, or minus infinity where that means "never", is not.
     #[error("{what} {index} is {value}; an earlier computation overflowed or its input was not finite")]
@@ -57,6 +73,40 @@ pub enum Error {
         id: u32,
         /// Experts there are.
         experts: usize,
+    },
+    /// A head size that the transform or codec has no form for.
+    #[error("{what} has no form for vectors of {dim} values; it takes {takes}")]
+    Dim {
+        /// The transform or codec.
+        what: &'static str,
+        /// The size asked for.
+        dim: usize,
+        /// The sizes there are.
+        takes: &'static str,
+    },
+    /// A parameter of a codec outside its range.
+    #[error("{codec} takes {takes}, not {got}")]
+    Parameter {
+        /// The codec.
+        codec: &'static str,
+        /// What it takes.
+        takes: &'static str,
+        /// What it got.
+        got: usize,
+    },
+    /// A vector to be encoded holds NaN or an infinity.
+    #[error("token {token} of the page holds a value that is not finite")]
+    NotFinite {
+        /// Its place in the page.
+        token: usize,
+    },
+    /// A scale or norm of an encoded vector is beyond the range of f16.
+    #[error("token {token} of the page is too large for {codec}: a half-precision scale can't hold it")]
+    Overflow {
+        /// The codec.
+        codec: &'static str,
+        /// Its place in the page.
+        token: usize,
     },
     /// The system refused a thread.
     #[error("can't start {wanted} threads: {reason}; ask for fewer")]

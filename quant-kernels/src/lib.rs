@@ -1,13 +1,17 @@
 #![doc = include_str!("../README.md")]
 
 pub mod activations;
+#[cfg(target_arch = "aarch64")]
+mod arm;
 pub mod attention;
 pub mod causal_conv1d;
+pub mod codecs;
 pub mod delta_net;
 mod error;
 pub mod exp;
 pub mod gelu;
 mod ggml_type;
+pub mod hadamard;
 mod isa;
 pub mod l2_norm;
 mod lines;
@@ -24,6 +28,10 @@ pub mod softplus;
 pub mod store_f16;
 pub mod top_k;
 pub mod types;
+#[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+mod vec128;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

@@ -28,6 +28,11 @@ pub(crate) trait Simd: Copy {
     fn store_f16(self, v: Self::V, out: &mut [f16; LANES]);
     /// a + b.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a - b.
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        self.add(a, self.mul(b, self.splat(-1.0)))
+    }
     /// a * b.
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// a * b + c with one rounding.
@@ -47,6 +52,18 @@ pub(crate) trait Simd: Copy {
         self.store(v, &mut out);
         out
     }
+
+    /// Butterflies of a Hadamard transform inside the lanes, at strides 1, 2, ... below `strides` and 16.
+    #[inline(always)]
+    fn butterflies(self, v: Self::V, strides: usize) -> Self::V {
+        let mut x = self.lanes(v);
+        let mut stride = 1;
+        while stride < strides.min(LANES) {
+            x = each(|i| if i & stride == 0 { x[i] + x[i | stride] } else { x[i ^ stride] - x[i] });
+            stride *= 2;
+        }
+        self.load(&x)
+    }
 }
 
 /// Work that runs on any tier.
@@ -60,13 +77,18 @@ pub(crate) trait Kernel {
 /// Runs a kernel compiled for the tier.
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
-        Isa::Scalar => kernel.run(Portable),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(proof) => crate::x86::avx2::simd::run(proof, kernel),
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni(proof) => crate::x86::avx2::simd::run(proof.into(), kernel),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512(proof) => crate::x86::avx512::simd::run(proof, kernel),
-        #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2(_) | Isa::Avx512(_) => kernel.run(Portable),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(_) => kernel.run(crate::arm::neon::lanes()),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Simd128(proof) => kernel.run(proof),
+        // Scalar; the tiers of other architectures have no values here.
+        _ => kernel.run(Portable),
     }
 }
 

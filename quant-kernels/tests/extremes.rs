@@ -17,7 +17,8 @@ const TYPES: [(GgmlType, &[usize]); 5] = [
 
 const ROWS: usize = 9;
 const COLS: usize = 512;
-const TOKENS: usize = 6;
+/// Enough for every tile of tokens that the tiers have.
+const TOKENS: usize = 12;
 
 /// The scalar dots of all rows and tokens, `[token][row]`.
 fn expected(ty: GgmlType, weight: &Weight<'_>, x: &[f32]) -> Vec<f32> {
@@ -41,14 +42,14 @@ fn expected(ty: GgmlType, weight: &Weight<'_>, x: &[f32]) -> Vec<f32> {
 
 #[test]
 fn no_sum_leaves_its_integer_type() {
-    // Tokens: all up, all down, alternating in runs of 1, 2, 4 and 16.
+    // Tokens, twice: all up, all down, alternating in runs of 1, 2, 4 and 16.
     let mut x = vec![1f32; TOKENS * COLS];
     for (t, token) in x.chunks_exact_mut(COLS).enumerate() {
         for (i, value) in token.iter_mut().enumerate() {
-            let down = match t {
+            let down = match t % 6 {
                 0 => false,
                 1 => true,
-                _ => i / [1, 2, 4, 16][t - 2] % 2 == 1,
+                _ => i / [1, 2, 4, 16][t % 6 - 2] % 2 == 1,
             };
             if down {
                 *value = -1.0;
@@ -68,7 +69,7 @@ fn no_sum_leaves_its_integer_type() {
             for isa in Isa::available() {
                 let kernels = Kernels::new(isa);
                 let mut scratch = MatmulScratch::default();
-                for tokens in [1, TOKENS] {
+                for tokens in [1, 2, 4, TOKENS] {
                     let mut got = vec![f32::NAN; tokens * ROWS];
                     for first in (0..TOKENS).step_by(tokens) {
                         let projection = Projection { weight, bias: None, out: &mut got };

@@ -119,7 +119,7 @@ fn run(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60.min(ProptestConfig::default().cases), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_norm_on_the_way_has_the_bits_of_a_norm_before(
@@ -184,7 +184,7 @@ fn check(ty: &TypeKernels, rows: usize, blocks: usize, tokens: usize, tame: bool
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24.min(ProptestConfig::default().cases), ..ProptestConfig::default() })]
 
     #[test]
     fn every_tier_equals_the_scalar_dot(

@@ -1,13 +1,15 @@
-//! Tasks of the workspace: `cargo xtask tidy|bench|peers|model|help`.
-#![forbid(unsafe_code)]
+//! Tasks of the workspace: `cargo xtask help` lists them.
+#![deny(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod bench;
-mod engine;
+#[allow(unsafe_code, reason = "loads and calls of CPU features that were detected")]
+mod limits;
 mod model;
-mod peers;
 mod report;
+mod sanitize;
 mod serve;
+mod targets;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -19,16 +21,27 @@ Usage: cargo xtask TASK [OPTIONS]
 
 Tasks:
   tidy                  check the invariants that a program can check
-  bench [kernels|models] [--json FILE] [--threads 1,2] [--reps N]
-                        kernel figures (criterion) and model figures on synthetic models of real shape
-  peers [--json FILE] [--threads 1,2] [--reps N]
-                        the same files in llama.cpp, interleaved, with the ratios
-  model FILE [--shape llama-3.2-1b|tiny] [--type q4_k_m|q8_0] [--seed N]
+  targets               test other instruction sets (NEON under qemu, WebAssembly under node) and check that the
+                        libraries compile for other systems; installs what it can, says what it could not do
+  bench [kernels] [models] [start] [criterion]
+                        figures beside the machine's limits and llama.cpp's; without a word the first three
+      kernels           every type's matmul, in cache and from memory [--types q4_k,q8_0] [--tokens 1,4,512]
+      models            prefill and decode of synthetic models of real shape [-p 512] [-n 64]
+      start             from the start of a process to the first token
+      criterion         the micro-benchmarks of quant-kernels
+      [--models SHAPE:TYPE,..] [--threads 1,2] [--reps N] [--no-peer] [--json FILE]
+  peers                 whole models in llama.cpp and quant, interleaved, with the ratios
+      [--models SHAPE:TYPE,..] [--threads 1,2] [--reps N] [-p 512] [-n 64] [--json FILE]
+  compare A.json B.json [--all] [--fail-below 0.95]
+                        two saved runs, figure by figure; those beyond noise, or all
+  sanitize [address] [leak] [thread] [miri] [valgrind]
+                        tests under the sanitizers, miri and valgrind; without a word all of them
+  model FILE [--shape llama-3.2-1b|..] [--type q4_k_m|q8_0|..] [--seed N]
                         write a synthetic model: real shapes, random weights
   help                  this text
 
-Synthetic models are kept under target/bench-models. `peers` builds llama.cpp on first use: it needs cmake, a
-C++ compiler and libclang.
+Synthetic models are kept under target/bench-models. Whatever needs llama.cpp builds it on first use: that takes
+cmake, a C++ compiler and libclang, and some minutes.
 ";
 
 fn main() -> Result<()> {
@@ -37,10 +50,15 @@ fn main() -> Result<()> {
     let rest: Vec<String> = args.collect();
     match task.as_str() {
         "tidy" => tidy::run(),
+        "targets" => targets::run(),
         "bench" => bench::run(rest),
-        "peers" => peers::run(rest),
+        "peers" => bench::peers::run(rest),
+        "compare" => report::compare::run(rest),
+        "sanitize" => sanitize::run(rest),
         "model" => model::run(rest),
         "engine" => serve::run(rest),
+        "engine-kernels" => serve::kernels::run(),
+        "first-token" => serve::first_token::run(rest),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -17,6 +17,8 @@
 //! product is exact in f32 in any order.
 
 use super::blocks32::{amax, inverse};
+use super::quantize::Sample;
+use super::scale_search::{Integers, Levels, closer, one_sided, scale_search};
 use super::unpacked::{Block, Sums};
 use crate::activations::Acts;
 
@@ -93,11 +95,30 @@ pub(crate) fn two_bit_codes(bytes: &[u8]) -> [u8; 256] {
     q
 }
 
+/// The inverse of [`two_bit_codes`]; higher bits of a code are dropped.
+pub(crate) fn pack_two_bit_codes(codes: &[u8; 256], bytes: &mut [u8]) {
+    for (half, bytes) in codes.as_chunks::<128>().0.iter().zip(bytes.as_chunks_mut::<32>().0) {
+        for (l, byte) in bytes.iter_mut().enumerate() {
+            *byte = (0..4).fold(0, |byte, j| byte | (half[32 * j + l] & 3) << (2 * j));
+        }
+    }
+}
+
 /// The largest magnitude of a block and its values over that, rounded, plus one: 0, 1 or 2.
 pub(crate) fn ternary_digits(x: &[f32; 256]) -> (f32, [u8; 256]) {
     let d = amax(x);
     let inverse = inverse(d);
     (d, x.map(|x| ((x * inverse).round() + 1.0) as u8))
+}
+
+/// The scale of least error for codes -1, 0 and 1: its f16, and the codes plus one.
+pub(super) fn fit_ternary(sample: &Sample<256>) -> ([u8; 2], [u8; 256]) {
+    let ternary = Integers::<-1, 1>;
+    let candidates = one_sided::<32>(&sample.x, 0.95, 8.0);
+    let scale = scale_search(&ternary, &sample.x, &sample.w, &candidates, &closer(0.1)).scale;
+    let (bytes, d) = sample.f16(scale, 1.0);
+    let over = inverse(d);
+    (bytes, sample.x.map(|x| (ternary.nearest(x * over) + 1.0) as u8))
 }
 
 /// Products of int8 codes, summed exactly.

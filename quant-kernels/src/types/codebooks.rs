@@ -2,17 +2,31 @@
 //! levels of the 4-bit types.
 
 use super::iq_grids;
+use super::scale_search::Uneven;
+
+/// The codebooks packed: an entry holds the numbers of its values among the levels, the first value lowest; 2 bits for
+/// each of 8 values, or 3 bits for each of 4.
+pub(crate) mod packed {
+    pub(crate) use super::super::iq_grids::{IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
+}
+
+/// Levels of IQ2_XXS, IQ2_XS and IQ2_S.
+pub(crate) const IQ2_LEVELS: [u8; 4] = [8, 25, 43, 0];
+/// Levels of IQ3_XXS.
+pub(crate) const IQ3_XXS_LEVELS: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
+/// Levels of IQ3_S.
+pub(crate) const IQ3_S_LEVELS: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
 /// Magnitudes of IQ2_XXS: 8 values to an entry.
-pub(crate) static IQ2_XXS: [[u8; 8]; 256] = expand(&iq_grids::IQ2_XXS, [8, 25, 43, 0]);
+pub(crate) static IQ2_XXS: [[u8; 8]; 256] = expand(&iq_grids::IQ2_XXS, IQ2_LEVELS);
 /// Magnitudes of IQ2_XS: 8 values to an entry.
-pub(crate) static IQ2_XS: [[u8; 8]; 512] = expand(&iq_grids::IQ2_XS, [8, 25, 43, 0]);
+pub(crate) static IQ2_XS: [[u8; 8]; 512] = expand(&iq_grids::IQ2_XS, IQ2_LEVELS);
 /// Magnitudes of IQ2_S: 8 values to an entry.
-pub(crate) static IQ2_S: [[u8; 8]; 1024] = expand(&iq_grids::IQ2_S, [8, 25, 43, 0]);
+pub(crate) static IQ2_S: [[u8; 8]; 1024] = expand(&iq_grids::IQ2_S, IQ2_LEVELS);
 /// Magnitudes of IQ3_XXS: 4 values to an entry.
-pub(crate) static IQ3_XXS: [[u8; 4]; 256] = expand(&iq_grids::IQ3_XXS, [4, 12, 20, 28, 36, 44, 52, 62]);
+pub(crate) static IQ3_XXS: [[u8; 4]; 256] = expand(&iq_grids::IQ3_XXS, IQ3_XXS_LEVELS);
 /// Magnitudes of IQ3_S: 4 values to an entry.
-pub(crate) static IQ3_S: [[u8; 4]; 512] = expand(&iq_grids::IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]);
+pub(crate) static IQ3_S: [[u8; 4]; 512] = expand(&iq_grids::IQ3_S, IQ3_S_LEVELS);
 /// Ternary values of IQ1_S and IQ1_M plus one: 0, 1, 2; 8 values to an entry.
 pub(crate) static IQ1: [[u8; 8]; 2048] = expand(&iq_grids::IQ1_S, [0, 1, 2, 0]);
 
@@ -22,6 +36,16 @@ pub(crate) const IQ4_LEVELS: [i8; 16] =
 
 /// Twice the values of E2M1, the 4-bit float of MXFP4 and NVFP4.
 pub(crate) const FP4_LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// [`FP4_LEVELS`] in order, for the search.
+pub(super) const FP4_SEARCH: Uneven<14> =
+    Uneven::new(&[-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12]);
+
+/// Code of the E2M1 value nearest to `x` times `over`, the inverse of its (halved) scale.
+pub(crate) fn fp4_code(x: f32, over: f32) -> u8 {
+    let index = FP4_SEARCH.index(x * over);
+    if index < 7 { 15 - index } else { index - 7 }
+}
 
 /// Replaces the indices of each entry by `levels`; an index has as many bits as `LEVELS` asks for.
 const fn expand<const N: usize, const VALUES: usize, const LEVELS: usize>(

@@ -1,7 +1,6 @@
 //! F16 weights: IEEE half precision. Dots are those of F32 on the widened values.
 
-use super::f32::dot_lanes;
-use super::{TypeKernels, tile_by_dot};
+use super::{TypeKernels, tile_by_dot, two_bytes};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
 use half::f16;
@@ -12,6 +11,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::F16,
         acts: ActKind::F32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| tile_by_dot(dot, tile),
     }
@@ -24,23 +24,22 @@ fn widen(bytes: [u8; 2]) -> f32 {
 
 /// Bytes to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
-    for (out, bytes) in out.iter_mut().zip(blocks.as_chunks::<2>().0) {
-        *out = widen(*bytes);
-    }
+    two_bytes::dequantize(blocks, out, widen);
 }
 
 /// Values to bytes, rounded to nearest even; magnitudes from 65520 become infinite.
 pub fn quantize(values: &[f32], blocks: &mut [u8]) {
-    for (bytes, value) in blocks.as_chunks_mut::<2>().0.iter_mut().zip(values) {
-        *bytes = f16::from_f32(*value).to_le_bytes();
-    }
+    two_bytes::quantize(values, blocks, |value| f16::from_f32(value).to_le_bytes());
+}
+
+/// Values to bytes; nothing to search, importances change nothing.
+pub fn quantize_fitted(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8]) {
+    quantize(x, out);
 }
 
 /// One row with one token.
 pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
-    let x = &acts.x[token * acts.cols..][..acts.cols];
-    let row = row.as_chunks::<2>().0;
-    dot_lanes(acts.cols, |i| widen(row[i]), x)
+    two_bytes::dot(row, acts, token, widen)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::F32,
         acts: ActKind::F32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| tile_by_dot(dot, tile),
     }
@@ -19,6 +20,13 @@ pub fn kernels() -> TypeKernels {
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
     for (out, bytes) in out.iter_mut().zip(blocks.as_chunks::<4>().0) {
         *out = f32::from_le_bytes(*bytes);
+    }
+}
+
+/// Values to bytes.
+pub fn quantize_fitted(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8]) {
+    for (bytes, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(x) {
+        *bytes = value.to_le_bytes();
     }
 }
 
@@ -45,6 +53,7 @@ pub fn dot_lanes(len: usize, weight: impl Fn(usize) -> f32, x: &[f32]) -> f32 {
 }
 
 /// Sums 16 lanes: +8, +4, +2, +1.
+#[inline(always)]
 pub fn tree(mut lanes: [f32; 16]) -> f32 {
     for step in [8, 4, 2, 1] {
         for i in 0..step {

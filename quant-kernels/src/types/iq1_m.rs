@@ -13,6 +13,8 @@
 
 use super::blocks256::Block256;
 use super::codebooks::{IQ1, shifted_ternary};
+use super::grid_search::{Coded, Iq1, Octets};
+use super::quantize::each_block;
 use super::{TypeKernels, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -24,6 +26,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::IQ1_M,
         acts: ActKind::Q256,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -39,7 +42,30 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 56]) -> Block256 {
+/// Values to blocks: scales and codebook entries by the grid search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let coder = Coded(Iq1::OwnShift);
+    each_block::<256, 56>(x, importance, out, |sample, block| {
+        let fit = coder.fit::<16>(sample);
+        let d = u16::from_le_bytes(fit.bytes);
+        let mut words: [u16; 4] = std::array::from_fn(|i| (d >> (4 * i) & 15) << 12);
+        block.fill(0);
+        for j in 0..16 {
+            words[j / 4] |= (fit.scales[j] as u16 / 2) << (j % 4 * 3);
+            let (x, w) = sample.part(j, 16);
+            let octets = coder.0.code(x, w, fit.d * fit.scales[j] as f32);
+            for (k, octet) in (2 * j..2 * j + 2).zip(&octets) {
+                block[k] = octet.indices[0] as u8;
+                block[32 + k / 2] |= ((octet.indices[0] >> 8) as u8 | octet.signs << 3) << (k % 2 * 4);
+            }
+        }
+        for (bytes, word) in block[48..].as_chunks_mut::<2>().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 56]) -> Block256 {
     let words: [u16; 4] = std::array::from_fn(|i| u16::from_le_bytes([b[48 + 2 * i], b[49 + 2 * i]]));
     let d = words.iter().enumerate().fold(0, |d, (i, word)| d | word >> 12 << (4 * i));
     let mut w = Block256 {

@@ -15,6 +15,8 @@
 
 use super::blocks256::Block256;
 use super::codebooks::{IQ1, shifted_ternary};
+use super::grid_search::{Coded, Iq1, Octets};
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -25,6 +27,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::IQ1_S,
         acts: ActKind::Q256,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -40,7 +43,29 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 50]) -> Block256 {
+/// Values to blocks: scales and codebook entries by the grid search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let coder = Coded(Iq1::SharedShift);
+    each_block::<256, 50>(x, importance, out, |sample, block| {
+        let fit = coder.fit::<8>(sample);
+        block[..2].copy_from_slice(&fit.bytes);
+        let (indices, words) = block[2..].split_at_mut(32);
+        let groups = indices.as_chunks_mut::<4>().0.iter_mut().zip(words.as_chunks_mut::<2>().0);
+        for (j, (indices, word)) in groups.enumerate() {
+            let (x, w) = sample.part(j, 32);
+            let octets = coder.0.code(x, w, fit.d * fit.scales[j] as f32);
+            let scale_and_shift = (fit.scales[j] as u16 / 2) << 12 | u16::from(octets[0].signs) << 15;
+            let high = (octets.iter().enumerate())
+                .fold(scale_and_shift, |word, (l, octet)| word | octet.indices[0] >> 8 << (3 * l));
+            for (byte, octet) in indices.iter_mut().zip(&octets) {
+                *byte = octet.indices[0] as u8;
+            }
+            *word = high.to_le_bytes();
+        }
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 50]) -> Block256 {
     let mut w = Block256 { d: f16_at(b, 0) * 0.125, scales: [0; 16], q: [0; 256] };
     let words = b[34..].as_chunks::<2>().0.iter().map(|word| u16::from_le_bytes(*word));
     for ((word, scales), (indices, q)) in words

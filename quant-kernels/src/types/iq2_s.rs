@@ -13,6 +13,8 @@
 
 use super::blocks256::Block256;
 use super::codebooks::{IQ2_S, signed};
+use super::grid_search::{Coded, Iq2, Octets};
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -23,6 +25,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::IQ2_S,
         acts: ActKind::Q256,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -38,7 +41,29 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 82]) -> Block256 {
+/// Values to blocks: scales and codebook entries by the grid search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let coder = Coded(Iq2::s());
+    each_block::<256, 82>(x, importance, out, |sample, block| {
+        let fit = coder.fit::<16>(sample);
+        block.fill(0);
+        block[..2].copy_from_slice(&fit.bytes);
+        for j in 0..16 {
+            let (x, w) = sample.part(j, 16);
+            let octets = coder.0.code(x, w, fit.d * fit.scales[j] as f32);
+            for (k, octet) in (2 * j..2 * j + 2).zip(&octets) {
+                block[2 + k] = octet.indices[0] as u8;
+                block[34 + k] = octet.signs;
+                block[66 + k / 4] |= ((octet.indices[0] >> 8) as u8) << (k % 4 * 2);
+            }
+        }
+        for (byte, scales) in block[74..].iter_mut().zip(fit.scales.as_chunks::<2>().0) {
+            *byte = ((scales[0] / 2) | ((scales[1] / 2) << 4)) as u8;
+        }
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 82]) -> Block256 {
     let mut w = Block256 {
         d: f16_at(b, 0) * 0.125,
         scales: std::array::from_fn(|k| 2 * (b[74 + k / 2] >> (k % 2 * 4) & 15) as i8 + 1),

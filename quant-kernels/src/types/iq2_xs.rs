@@ -12,6 +12,8 @@
 
 use super::blocks256::Block256;
 use super::codebooks::{IQ2_XS, even_signs, signed};
+use super::grid_search::{Coded, Iq2, Octets};
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -22,6 +24,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::IQ2_XS,
         acts: ActKind::Q256,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -37,7 +40,26 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 74]) -> Block256 {
+/// Values to blocks: scales and codebook entries by the grid search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let coder = Coded(Iq2::xs());
+    each_block::<256, 74>(x, importance, out, |sample, block| {
+        let fit = coder.fit::<16>(sample);
+        block[..2].copy_from_slice(&fit.bytes);
+        for (j, entries) in block[2..66].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let (x, w) = sample.part(j, 16);
+            let octets = coder.0.code(x, w, fit.d * fit.scales[j] as f32);
+            for (entry, octet) in entries.as_chunks_mut::<2>().0.iter_mut().zip(&octets) {
+                *entry = (octet.indices[0] | u16::from(octet.signs & 127) << 9).to_le_bytes();
+            }
+        }
+        for (byte, scales) in block[66..].iter_mut().zip(fit.scales.as_chunks::<2>().0) {
+            *byte = ((scales[0] / 2) | ((scales[1] / 2) << 4)) as u8;
+        }
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 74]) -> Block256 {
     let mut w = Block256 {
         d: f16_at(b, 0) * 0.125,
         scales: std::array::from_fn(|k| 2 * (b[66 + k / 2] >> (k % 2 * 4) & 15) as i8 + 1),

@@ -12,6 +12,8 @@
 
 use super::blocks256::Block256;
 use super::codebooks::{IQ2_XXS, even_signs, signed};
+use super::grid_search::{Coded, Iq2, Octets};
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -22,6 +24,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::IQ2_XXS,
         acts: ActKind::Q256,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -37,7 +40,27 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 66]) -> Block256 {
+/// Values to blocks: scales and codebook entries by the grid search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let coder = Coded(Iq2::xxs());
+    each_block::<256, 66>(x, importance, out, |sample, block| {
+        let fit = coder.fit::<8>(sample);
+        block[..2].copy_from_slice(&fit.bytes);
+        for (j, group) in block[2..].as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            let (x, w) = sample.part(j, 32);
+            let octets = coder.0.code(x, w, fit.d * fit.scales[j] as f32);
+            let scale = (fit.scales[j] as u32 / 2) << 28;
+            let signs = (octets.iter().enumerate())
+                .fold(scale, |signs, (l, octet)| signs | u32::from(octet.signs & 127) << (7 * l));
+            for (byte, octet) in group.iter_mut().zip(&octets) {
+                *byte = octet.indices[0] as u8;
+            }
+            group[4..].copy_from_slice(&signs.to_le_bytes());
+        }
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 66]) -> Block256 {
     let mut w = Block256 { d: f16_at(b, 0) * 0.125, scales: [0; 16], q: [0; 256] };
     let groups = b[2..].as_chunks::<8>().0.iter().zip(w.q.as_chunks_mut::<32>().0);
     for ((group, q), scales) in groups.zip(w.scales.as_chunks_mut::<2>().0) {

@@ -13,6 +13,8 @@
 
 use super::blocks256::Block256;
 use super::codebooks::{IQ3_S, signed};
+use super::grid_search::{Coded, Iq3, Octets};
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -23,6 +25,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::IQ3_S,
         acts: ActKind::Q256,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -38,7 +41,29 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 110]) -> Block256 {
+/// Values to blocks: scales and codebook entries by the grid search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let coder = Coded(Iq3::s());
+    each_block::<256, 110>(x, importance, out, |sample, block| {
+        let fit = coder.fit(sample, 1.0);
+        block.fill(0);
+        block[..2].copy_from_slice(&fit.bytes);
+        for j in 0..8 {
+            let (x, w) = sample.part(j, 32);
+            let octets = coder.0.code(x, w, fit.d * fit.scales[j] as f32);
+            for (k, octet) in (4 * j..4 * j + 4).zip(&octets) {
+                block[2 + 2 * k] = octet.indices[0] as u8;
+                block[3 + 2 * k] = octet.indices[1] as u8;
+                let high = octet.indices[0] >> 8 | octet.indices[1] >> 8 << 1;
+                block[66 + k / 4] |= (high as u8) << (k % 4 * 2);
+                block[74 + k] = octet.signs;
+            }
+            block[106 + j / 2] |= (fit.scales[j] as u8 / 2) << (j % 2 * 4);
+        }
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 110]) -> Block256 {
     let mut w = Block256 {
         d: f16_at(b, 0),
         scales: std::array::from_fn(|k| 2 * (b[106 + k / 4] >> (k / 2 % 2 * 4) & 15) as i8 + 1),

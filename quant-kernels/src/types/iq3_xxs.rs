@@ -12,6 +12,8 @@
 
 use super::blocks256::Block256;
 use super::codebooks::{IQ3_XXS, even_signs, signed};
+use super::grid_search::{Coded, Iq3, Octets};
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -22,6 +24,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::IQ3_XXS,
         acts: ActKind::Q256,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -37,7 +40,29 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 98]) -> Block256 {
+/// Values to blocks: scales and codebook entries by the grid search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let coder = Coded(Iq3::xxs());
+    each_block::<256, 98>(x, importance, out, |sample, block| {
+        let fit = coder.fit(sample, 4.0);
+        block[..2].copy_from_slice(&fit.bytes);
+        let (indices, words) = block[2..].split_at_mut(64);
+        let groups = indices.as_chunks_mut::<8>().0.iter_mut().zip(words.as_chunks_mut::<4>().0);
+        for (j, (indices, word)) in groups.enumerate() {
+            let (x, w) = sample.part(j, 32);
+            let octets = coder.0.code(x, w, fit.d * fit.scales[j] as f32);
+            let scale = (fit.scales[j] as u32 / 2) << 28;
+            let signs = (octets.iter().enumerate())
+                .fold(scale, |signs, (l, octet)| signs | u32::from(octet.signs & 127) << (7 * l));
+            for (bytes, octet) in indices.as_chunks_mut::<2>().0.iter_mut().zip(&octets) {
+                *bytes = octet.indices.map(|index| index as u8);
+            }
+            *word = signs.to_le_bytes();
+        }
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 98]) -> Block256 {
     let mut w = Block256 { d: f16_at(b, 0) * 0.25, scales: [0; 16], q: [0; 256] };
     let words = b[66..].as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
     for ((word, scales), (indices, q)) in words

@@ -10,6 +10,8 @@
 
 use super::blocks32::{CodeBlock, extreme, inverse, nibbles, pack_nibbles};
 use super::codebooks::IQ4_LEVELS;
+use super::quantize::each_block;
+use super::scale_search::{Uneven, closer, scale_search, two_sided};
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -21,6 +23,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::IQ4_NL,
         acts: ActKind::Q32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -45,6 +48,21 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
         block[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
         pack_nibbles(&x.map(|x| nearest_level(x * inverse)), &mut block[2..]);
     }
+}
+
+/// [`IQ4_LEVELS`] for the search.
+pub(super) const SEARCH_LEVELS: Uneven<15> = Uneven::new(&IQ4_LEVELS);
+
+/// Values to blocks: the scale by search, of either sign (the levels are not symmetric).
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    each_block::<32, 18>(x, importance, out, |sample, block| {
+        let candidates = two_sided::<32>(&sample.x, 80.0, 132.0);
+        let scale = scale_search(&SEARCH_LEVELS, &sample.x, &sample.w, &candidates, &closer(0.03)).scale;
+        let (bytes, d) = sample.f16(scale, 1.0);
+        let over = inverse(d);
+        block[..2].copy_from_slice(&bytes);
+        pack_nibbles(&sample.x.map(|x| SEARCH_LEVELS.index(x * over)), &mut block[2..]);
+    });
 }
 
 /// Below this a block is stored as zero.
@@ -91,7 +109,7 @@ fn nearest_level(x: f32) -> u8 {
     if x - low < high - x { above as u8 - 1 } else { above as u8 }
 }
 
-fn unpack(b: &[u8; 18]) -> CodeBlock<32> {
+pub(crate) fn unpack(b: &[u8; 18]) -> CodeBlock<32> {
     let q = nibbles(&b[2..]).map(|index| IQ4_LEVELS[usize::from(index)]);
     CodeBlock { d: f16_at(b, 0), q }
 }

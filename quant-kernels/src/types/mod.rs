@@ -4,14 +4,16 @@ use crate::activations::{ActKind, Acts};
 use crate::matmul::Tile;
 use crate::{GgmlType, Isa};
 
+mod affine_search;
 pub mod bf16;
-mod blocks256;
-mod blocks32;
+pub(crate) mod blocks256;
+pub(crate) mod blocks32;
 pub(crate) mod codebooks;
 pub mod f16;
 pub mod f32;
 #[cfg(test)]
 mod goldens;
+mod grid_search;
 pub mod iq1_m;
 pub mod iq1_s;
 pub mod iq2_s;
@@ -39,12 +41,17 @@ pub mod q6_k;
 pub mod q8_0;
 pub mod q8_1;
 pub mod q8_k;
+pub mod quantize;
+mod scale_search;
 pub mod tq1_0;
 pub mod tq2_0;
+mod two_bytes;
 mod unpacked;
 
 /// Dequantizes whole blocks: `blocks.len() / block_bytes` blocks into as many times `block_len` values.
 pub type DequantizeFn = fn(blocks: &[u8], out: &mut [f32]);
+
+pub use quantize::QuantizeFn;
 
 /// The scalar dot product: one weight row with one token. This function is the arithmetic contract of a type.
 pub type DotFn = fn(row: &[u8], acts: &Acts, token: usize) -> f32;
@@ -61,6 +68,8 @@ pub struct TypeKernels {
     pub acts: ActKind,
     /// Blocks to values, equal to ggml bit for bit.
     pub dequantize: DequantizeFn,
+    /// Values to blocks, with the least weighted error that the type's search finds.
+    pub quantize: QuantizeFn,
     /// The specification.
     pub dot: DotFn,
     /// The matmul: in portable code as a type's file has it, replaced by the tier's own in [`table`].
@@ -109,12 +118,19 @@ pub fn table(isa: Isa) -> Vec<TypeKernels> {
 }
 
 /// A tier's own matmul of a type, if it has one.
+#[allow(unused_variables, reason = "targets with only the scalar tier ask for no type")]
 fn tile_of(isa: Isa, ty: GgmlType) -> Option<TileFn> {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(proof) => crate::x86::avx2::tile(proof, ty),
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni(proof) => crate::x86::avx2::tile_vnni(proof, ty),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512(proof) => crate::x86::avx512::tile(proof, ty),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(proof) => crate::arm::neon::tile(proof, ty),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Simd128(proof) => crate::wasm::simd128::tile(proof, ty),
         _ => None,
     }
 }

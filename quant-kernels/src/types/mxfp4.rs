@@ -10,8 +10,10 @@
 //!
 //! Source: OCP Microscaling Formats (MX) 1.0; ggml, `block_mxfp4`, `ggml_e8m0_to_fp32_half`.
 
-use super::blocks32::{CodeBlock, amax, nibbles, pack_nibbles};
-use super::codebooks::{FP4_LEVELS, nearest_fp4};
+use super::blocks32::{CodeBlock, amax, inverse, nibbles, pack_nibbles};
+use super::codebooks::{FP4_LEVELS, FP4_SEARCH, fp4_code, nearest_fp4};
+use super::quantize::each_block;
+use super::scale_search::least_error;
 use super::{TypeKernels, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -22,6 +24,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::MXFP4,
         acts: ActKind::Q32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -50,12 +53,33 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 17]) -> CodeBlock<32> {
+/// Values to blocks: the exponent of least error among those that map the largest magnitude to less than 16.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    each_block::<32, 17>(x, importance, out, |sample, block| {
+        // The largest level, 12, between 3 and 3/8 of the power of two below the largest magnitude.
+        let unit = power_of_two_exponent(sample.unit());
+        let exponents: [u8; 4] = std::array::from_fn(|i| (unit + 126 - i as i32).clamp(0, 252) as u8);
+        let scales = exponents.map(|e| half_scale(e) / sample.unit());
+        let best = least_error(&FP4_SEARCH, &sample.x, &sample.w, &scales);
+        let zero = sample.x.iter().all(|&x| x == 0.0);
+        block[0] = if zero { 0 } else { exponents[best] };
+        let over = inverse(scales[best]);
+        pack_nibbles(&sample.x.map(|x| fp4_code(x, over)), &mut block[1..]);
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 17]) -> CodeBlock<32> {
     CodeBlock { d: half_scale(b[0]), q: nibbles(&b[1..]).map(|code| FP4_LEVELS[usize::from(code)]) }
 }
 
+/// The exponent of a power of two.
+fn power_of_two_exponent(power: f32) -> i32 {
+    let bits = power.to_bits();
+    if bits >> 23 == 0 { bits.ilog2() as i32 - 149 } else { (bits >> 23) as i32 - 127 }
+}
+
 /// 2^(e - 128), subnormal below e = 2.
-fn half_scale(e: u8) -> f32 {
+pub(crate) fn half_scale(e: u8) -> f32 {
     let e = u32::from(e);
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 })
 }

@@ -11,9 +11,11 @@
 //!
 //! Source: ggml, `block_nvfp4`, `ggml_ue4m3_to_fp32`.
 
-use super::blocks32::{amax, nibbles, pack_nibbles};
+use super::blocks32::{amax, inverse, nibbles, pack_nibbles};
 use super::blocks256::dot_i8;
-use super::codebooks::{FP4_LEVELS, nearest_fp4};
+use super::codebooks::{FP4_LEVELS, FP4_SEARCH, fp4_code, nearest_fp4};
+use super::quantize::each_block;
+use super::scale_search::least_error;
 use super::unpacked::{Block, Sums};
 use super::{TypeKernels, unpacked};
 use crate::GgmlType;
@@ -25,6 +27,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::NVFP4,
         acts: ActKind::Q32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -53,20 +56,39 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-/// A block unpacked.
-struct Nvfp4Block {
-    /// Half the scale of each 16 codes.
-    d: [f32; 4],
-    /// Codes.
-    q: [[i8; 16]; 4],
+/// Values to blocks: of the scales around the one that maps the largest magnitude of 16 to 6 and down to the one that
+/// maps it to about 2, that of least error.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    each_block::<64, 36>(x, importance, out, |sample, block| {
+        let (scales, codes) = block.split_at_mut(4);
+        let codes = codes.as_chunks_mut::<8>().0;
+        for (s, (scale, codes)) in scales.iter_mut().zip(codes).enumerate() {
+            let (x, w) = sample.part(s, 16);
+            let middle = nearest_scale(amax(x) * sample.unit() / 6.0);
+            let tried: [u8; 16] = std::array::from_fn(|i| (middle + i as u8).saturating_sub(4).min(0x7E));
+            let values = tried.map(|scale| half_scale(scale) / sample.unit());
+            let best = least_error(&FP4_SEARCH, x, w, &values);
+            *scale = tried[best];
+            let (over, mut nearest) = (inverse(values[best]), [0; 16]);
+            for (code, x) in nearest.iter_mut().zip(x) {
+                *code = fp4_code(*x, over);
+            }
+            pack_nibbles(&nearest, codes);
+        }
+    });
 }
 
-fn unpack(b: &[u8; 36]) -> Nvfp4Block {
+/// A block unpacked.
+pub(crate) struct Nvfp4Block {
+    /// Half the scale of each 16 codes.
+    pub d: [f32; 4],
+    /// Codes.
+    pub q: [[i8; 16]; 4],
+}
+
+pub(crate) fn unpack(b: &[u8; 36]) -> Nvfp4Block {
     let code = |code| FP4_LEVELS[usize::from(code)];
-    Nvfp4Block {
-        d: std::array::from_fn(|s| half_scale(b[s])),
-        q: std::array::from_fn(|s| nibbles(&b[4 + 8 * s..][..8]).map(code)),
-    }
+    Nvfp4Block { d: half_scales(b), q: std::array::from_fn(|s| nibbles(&b[4 + 8 * s..][..8]).map(code)) }
 }
 
 impl Block for Nvfp4Block {
@@ -85,6 +107,11 @@ impl Block for Nvfp4Block {
             sums.acc += (d * acts.d[block * acts.tokens + token]) * dot_i8(q, x) as f32;
         }
     }
+}
+
+/// Half the scales of a block.
+pub(crate) fn half_scales(b: &[u8; 36]) -> [f32; 4] {
+    std::array::from_fn(|s| half_scale(b[s]))
 }
 
 /// Half of an unsigned E4M3 value. Every product here is exact.

@@ -11,6 +11,7 @@
 //! Source: ggml, `block_q1_0`.
 
 use super::blocks32::CodeBlock;
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -22,6 +23,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::Q1_0,
         acts: ActKind::Q32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -48,7 +50,19 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 18]) -> CodeBlock<128> {
+/// Values to blocks: the weighted mean magnitude is the scale of least error, no search needed.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    each_block::<128, 18>(x, importance, out, |sample, block| {
+        let (sum, weight) = (sample.x.iter().zip(&sample.w))
+            .fold((0.0, 0.0), |(sum, weight), (x, w)| (sum + w * x.abs(), weight + w));
+        block[..2].copy_from_slice(&sample.f16(sum / weight, 1.0).0);
+        for (byte, x) in block[2..].iter_mut().zip(sample.x.as_chunks::<8>().0) {
+            *byte = (0..8).fold(0, |byte, i| byte | u8::from(x[i] >= 0.0) << i);
+        }
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 18]) -> CodeBlock<128> {
     let q = std::array::from_fn(|i| if b[2 + i / 8] >> (i % 8) & 1 != 0 { 1 } else { -1 });
     CodeBlock { d: f16_at(b, 0), q }
 }

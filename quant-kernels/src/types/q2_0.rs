@@ -11,6 +11,8 @@
 //! Source: ggml, `block_q2_0`.
 
 use super::blocks32::{CodeBlock, amax, inverse};
+use super::quantize::each_block;
+use super::scale_search::{Integers, Levels, closer, scale_search, two_sided};
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -22,6 +24,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::Q2_0,
         acts: ActKind::Q32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -50,7 +53,23 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 18]) -> CodeBlock<64> {
+/// Values to blocks: the scale by search, of either sign (the levels are -1, 0, 1 and 2).
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let levels = Integers::<-1, 2>;
+    each_block::<64, 18>(x, importance, out, |sample, block| {
+        let candidates = two_sided::<32>(&sample.x, 0.95, 4.0);
+        let scale = scale_search(&levels, &sample.x, &sample.w, &candidates, &closer(0.1)).scale;
+        let (bytes, d) = sample.f16(scale, 1.0);
+        let over = inverse(d);
+        block[..2].copy_from_slice(&bytes);
+        let code = |x: f32| (levels.nearest(x * over) + 1.0) as u8;
+        for (byte, x) in block[2..].iter_mut().zip(sample.x.as_chunks::<4>().0) {
+            *byte = (0..4).fold(0, |byte, i| byte | code(x[i]) << (2 * i));
+        }
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 18]) -> CodeBlock<64> {
     let q = std::array::from_fn(|i| (b[2 + i / 4] >> (i % 4 * 2) & 3) as i8 - 1);
     CodeBlock { d: f16_at(b, 0), q }
 }

@@ -10,7 +10,9 @@
 //!
 //! Source: ggml, `block_q2_K`.
 
-use super::blocks256::{Block256, MinBlock256, two_bit_codes};
+use super::affine_search::fit_scales_and_minima;
+use super::blocks256::{Block256, MinBlock256, pack_two_bit_codes, two_bit_codes};
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -21,6 +23,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::Q2_K,
         acts: ActKind::Q256,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -36,7 +39,21 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     unpacked::dot(row, acts, token, unpack)
 }
 
-fn unpack(b: &[u8; 84]) -> MinBlock256 {
+/// Values to blocks: scale and minimum of each sub-block by the affine search, rounded to 4 bits together.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    each_block::<256, 84>(x, importance, out, |sample, block| {
+        let fit = fit_scales_and_minima::<16>(sample, 3, 15);
+        for (byte, (scale, minimum)) in block.iter_mut().zip(fit.scales.iter().zip(&fit.minima)) {
+            *byte = scale | minimum << 4;
+        }
+        let codes = std::array::from_fn(|i| fit.lines[i / 16].code(sample.x[i], 3));
+        pack_two_bit_codes(&codes, &mut block[16..80]);
+        block[80..82].copy_from_slice(&fit.d);
+        block[82..].copy_from_slice(&fit.dmin);
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 84]) -> MinBlock256 {
     MinBlock256 {
         scaled: Block256 {
             d: f16_at(b, 80),

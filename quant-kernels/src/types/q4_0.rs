@@ -1,6 +1,9 @@
 //! Q4_0: blocks of 32 values, 18 bytes: f16 scale, then 16 bytes whose low nibbles are values 0..16 and whose
 //! high nibbles are values 16..32, each with an offset of 8.
 
+use super::blocks32::{inverse, pack_nibbles};
+use super::quantize::each_block;
+use super::scale_search::{Integers, Levels, closer, scale_search, two_sided};
 use super::{TypeKernels, f16_at, tile_by_dot};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -14,6 +17,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::Q4_0,
         acts: ActKind::Q32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| tile_by_dot(dot, tile),
     }
@@ -46,6 +50,19 @@ pub fn quantize(values: &[f32], blocks: &mut [u8]) {
             *byte = code(x[i]) | code(x[i + 16]) << 4;
         }
     }
+}
+
+/// Values to blocks: the scale by search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let levels = Integers::<-8, 7>;
+    each_block::<LEN, BYTES>(x, importance, out, |sample, block| {
+        let candidates = two_sided::<32>(&sample.x, 5.0, 8.8);
+        let scale = scale_search(&levels, &sample.x, &sample.w, &candidates, &closer(0.04)).scale;
+        let (bytes, d) = sample.f16(scale, 1.0);
+        let over = inverse(d);
+        block[..2].copy_from_slice(&bytes);
+        pack_nibbles(&sample.x.map(|x| (levels.nearest(x * over) + 8.0) as u8), &mut block[2..]);
+    });
 }
 
 /// One row with one token: an f32 step per block.

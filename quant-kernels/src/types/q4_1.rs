@@ -9,7 +9,9 @@
 //!
 //! Source: ggml, `block_q4_1`.
 
+use super::affine_search::fit_line;
 use super::blocks32::{OffsetBlock, nibbles, offset_codes, pack_nibbles};
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -21,6 +23,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::Q4_1,
         acts: ActKind::Q32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -46,6 +49,16 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 20]) -> OffsetBlock {
+/// Values to blocks: scale and offset by the affine search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    each_block::<32, 20>(x, importance, out, |sample, block| {
+        let (d, m, codes) = fit_line(sample, 15);
+        block[..2].copy_from_slice(&d);
+        block[2..4].copy_from_slice(&m);
+        pack_nibbles(&codes, &mut block[4..]);
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 20]) -> OffsetBlock {
     OffsetBlock { d: f16_at(b, 0), m: f16_at(b, 2), q: nibbles::<32>(&b[4..]).map(|q| q as i8) }
 }

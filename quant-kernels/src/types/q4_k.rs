@@ -2,6 +2,9 @@
 //! sub-scales and minima (one of each per 32 values), 128 bytes of nibbles. Sub-blocks 2g and 2g + 1 are the
 //! low and high nibbles of bytes `32g..32g + 32`. A value is `d * scale * code - dmin * min`.
 
+use super::affine_search::fit_scales_and_minima;
+use super::blocks32::pack_nibbles;
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, tile_by_dot};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -15,6 +18,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::Q4_K,
         acts: ActKind::Q256,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| tile_by_dot(dot, tile),
     }
@@ -38,6 +42,29 @@ fn code(block: &[u8; BYTES], j: usize, i: usize) -> u8 {
 /// Blocks to values.
 pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
     dequantize_with(code, blocks, out);
+}
+
+/// Values to blocks: scale and minimum of each sub-block by the affine search, rounded to 6 bits together.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    each_block::<LEN, BYTES>(x, importance, out, |sample, block| {
+        let fit = fit_scales_and_minima::<8>(sample, 15, 63);
+        block[..2].copy_from_slice(&fit.d);
+        block[2..4].copy_from_slice(&fit.dmin);
+        block[4..16].copy_from_slice(&pack_scales_and_minima(&fit.scales, &fit.minima));
+        let codes: [u8; LEN] = std::array::from_fn(|i| fit.lines[i / 32].code(sample.x[i], 15));
+        for (codes, bytes) in codes.as_chunks::<64>().0.iter().zip(block[16..].as_chunks_mut::<32>().0) {
+            pack_nibbles(codes, bytes);
+        }
+    });
+}
+
+/// The inverse of [`scale_min`] for all sub-blocks.
+pub(crate) fn pack_scales_and_minima(scales: &[u8; 8], minima: &[u8; 8]) -> [u8; 12] {
+    std::array::from_fn(|i| match i {
+        0..4 => scales[i] | scales[i + 4] >> 4 << 6,
+        4..8 => minima[i - 4] | minima[i] >> 4 << 6,
+        _ => scales[i - 4] & 15 | minima[i - 4] << 4,
+    })
 }
 
 /// One row with one token: sub-block sums scaled in i32, one f32 step per super-block, minima apart.

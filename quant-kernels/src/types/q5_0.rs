@@ -10,6 +10,8 @@
 //! Source: ggml, `block_q5_0`.
 
 use super::blocks32::{CodeBlock, extreme, five_bit_codes, inverse, pack_five_bit_codes};
+use super::quantize::each_block;
+use super::scale_search::{Integers, Levels, closer, scale_search, two_sided};
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -21,6 +23,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::Q5_0,
         acts: ActKind::Q32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -47,7 +50,20 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 22]) -> CodeBlock<32> {
+/// Values to blocks: the scale by search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let levels = Integers::<-16, 15>;
+    each_block::<32, 22>(x, importance, out, |sample, block| {
+        let candidates = two_sided::<32>(&sample.x, 12.5, 16.8);
+        let scale = scale_search(&levels, &sample.x, &sample.w, &candidates, &closer(0.02)).scale;
+        let (bytes, d) = sample.f16(scale, 1.0);
+        let over = inverse(d);
+        block[..2].copy_from_slice(&bytes);
+        pack_five_bit_codes(&sample.x.map(|x| (levels.nearest(x * over) + 16.0) as u8), &mut block[2..]);
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 22]) -> CodeBlock<32> {
     let [_, _, codes @ ..] = b;
     CodeBlock { d: f16_at(b, 0), q: five_bit_codes(codes).map(|q| q as i8 - 16) }
 }

@@ -10,7 +10,9 @@
 //!
 //! Source: ggml, `block_q5_1`.
 
+use super::affine_search::fit_line;
 use super::blocks32::{OffsetBlock, five_bit_codes, offset_codes, pack_five_bit_codes};
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -22,6 +24,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::Q5_1,
         acts: ActKind::Q32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -47,7 +50,17 @@ pub fn quantize(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn unpack(b: &[u8; 24]) -> OffsetBlock {
+/// Values to blocks: scale and offset by the affine search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    each_block::<32, 24>(x, importance, out, |sample, block| {
+        let (d, m, codes) = fit_line(sample, 31);
+        block[..2].copy_from_slice(&d);
+        block[2..4].copy_from_slice(&m);
+        pack_five_bit_codes(&codes, &mut block[4..]);
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 24]) -> OffsetBlock {
     let [_, _, _, _, codes @ ..] = b;
     OffsetBlock { d: f16_at(b, 0), m: f16_at(b, 2), q: five_bit_codes(codes).map(|q| q as i8) }
 }

@@ -2,6 +2,9 @@
 //! sub-scales (one per 16 values), f16 scale. In each half of 128 values, value `32r + l` has its nibble in byte
 //! `32(r % 2) + l` (low for r < 2, high above) and its upper bits in byte `l`, bits `2r..2r + 2`; the offset is 32.
 
+use super::blocks32::inverse;
+use super::quantize::each_block;
+use super::scale_search::{Integers, Levels, NEIGHBOURS, Plan, Steps, closer, fit_scales, two_sided};
 use super::{TypeKernels, f16_at, tile_by_dot};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -15,6 +18,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::Q6_K,
         acts: ActKind::Q256,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| tile_by_dot(dot, tile),
     }
@@ -41,6 +45,36 @@ pub fn dequantize(blocks: &[u8], out: &mut [f32]) {
             *out = d * scale(block, i / 16) as f32 * code(block, i) as f32;
         }
     }
+}
+
+/// Values to blocks: the scale of each sub-block by search, rounded to 8 bits with what that does to its codes.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let plan = Plan {
+        steps: Steps { low: -128, high: 127, step: 1 },
+        factor: 1.0,
+        around: &NEIGHBOURS,
+        closer: &closer(0.01),
+    };
+    let levels = Integers::<-32, 31>;
+    each_block::<LEN, BYTES>(x, importance, out, |sample, block| {
+        let fit = fit_scales::<16, 32>(sample, &levels, &plan, |x, _| two_sided(x, 28.0, 33.0));
+        let codes: [u8; LEN] = std::array::from_fn(|i| {
+            let over = inverse(fit.d * fit.scales[i / 16] as f32);
+            (levels.nearest(sample.x[i] * over) + 32.0) as u8
+        });
+        for (half, codes) in codes.as_chunks::<128>().0.iter().enumerate() {
+            for (i, byte) in block[64 * half..][..64].iter_mut().enumerate() {
+                *byte = codes[i] & 15 | codes[64 + i] << 4;
+            }
+            for (l, byte) in block[128 + 32 * half..][..32].iter_mut().enumerate() {
+                *byte = (0..4).fold(0, |byte, r| byte | codes[32 * r + l] >> 4 << (2 * r));
+            }
+        }
+        for (byte, &scale) in block[192..208].iter_mut().zip(&fit.scales) {
+            *byte = scale as i8 as u8;
+        }
+        block[208..].copy_from_slice(&fit.bytes);
+    });
 }
 
 /// One row with one token: sub-block sums scaled in i32, one f32 step per super-block.

@@ -1,5 +1,8 @@
 //! Q8_0: blocks of 32 values, 34 bytes: f16 scale, then 32 signed codes.
 
+use super::blocks32::inverse;
+use super::quantize::each_block;
+use super::scale_search::{Integers, Levels, closer, scale_search, two_sided};
 use super::{TypeKernels, f16_at, tile_by_dot};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -13,6 +16,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::Q8_0,
         acts: ActKind::Q32,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| tile_by_dot(dot, tile),
     }
@@ -39,6 +43,21 @@ pub fn quantize(values: &[f32], blocks: &mut [u8]) {
             *code = (x * inverse).round() as i8 as u8;
         }
     }
+}
+
+/// Values to blocks: the scale by search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let levels = Integers::<-128, 127>;
+    each_block::<LEN, BYTES>(x, importance, out, |sample, block| {
+        let candidates = two_sided::<24>(&sample.x, 124.0, 128.5);
+        let scale = scale_search(&levels, &sample.x, &sample.w, &candidates, &closer(0.002)).scale;
+        let (bytes, d) = sample.f16(scale, 1.0);
+        let over = inverse(d);
+        block[..2].copy_from_slice(&bytes);
+        for (code, x) in block[2..].iter_mut().zip(&sample.x) {
+            *code = levels.nearest(x * over) as i8 as u8;
+        }
+    });
 }
 
 /// One row with one token: an f32 step per block.

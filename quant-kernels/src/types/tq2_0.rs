@@ -9,7 +9,8 @@
 //!
 //! Source: ggml, `block_tq2_0`.
 
-use super::blocks256::{Block256, ternary_digits, two_bit_codes};
+use super::blocks256::{Block256, fit_ternary, pack_two_bit_codes, ternary_digits, two_bit_codes};
+use super::quantize::each_block;
 use super::{TypeKernels, f16_at, unpacked};
 use crate::GgmlType;
 use crate::activations::{ActKind, Acts};
@@ -21,6 +22,7 @@ pub fn kernels() -> TypeKernels {
         ty: GgmlType::TQ2_0,
         acts: ActKind::Q256,
         dequantize,
+        quantize: quantize_fitted,
         dot,
         tile: |tile| unpacked::tile(tile, unpack),
     }
@@ -40,15 +42,20 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
 pub fn quantize(x: &[f32], out: &mut [u8]) {
     for (x, block) in x.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<66>().0) {
         let (d, digits) = ternary_digits(x);
-        for (digits, bytes) in digits.as_chunks::<128>().0.iter().zip(block.as_chunks_mut::<32>().0) {
-            for (l, byte) in bytes.iter_mut().enumerate() {
-                *byte = (0..4).fold(0, |byte, j| byte | digits[32 * j + l] << (2 * j));
-            }
-        }
+        pack_two_bit_codes(&digits, &mut block[..64]);
         block[64..].copy_from_slice(&f16::from_f32(d).to_le_bytes());
     }
 }
 
-fn unpack(b: &[u8; 66]) -> Block256 {
+/// Values to blocks: the scale by search.
+pub fn quantize_fitted(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    each_block::<256, 66>(x, importance, out, |sample, block| {
+        let (d, digits) = fit_ternary(sample);
+        pack_two_bit_codes(&digits, &mut block[..64]);
+        block[64..].copy_from_slice(&d);
+    });
+}
+
+pub(crate) fn unpack(b: &[u8; 66]) -> Block256 {
     Block256 { d: f16_at(b, 64), scales: [1; 16], q: two_bit_codes(&b[..64]).map(|q| q as i8 - 1) }
 }

@@ -1,10 +1,11 @@
-//! Matmul of float weights: the blocking that both tiers share. Micro-kernels are in `avx2/float.rs` and
-//! `avx512/float.rs`.
+//! Matmul of float weights: the blocking and the micro-kernel that both tiers share. Their registers, shapes and
+//! formats are in `avx2/float.rs` and `avx512/float.rs`.
 //!
 //! Each output has one accumulator of 16 lanes (lane = column mod 16), so columns may be cut into blocks as long
 //! as an accumulator goes through them in order: between blocks it rests in memory.
 
 use crate::matmul::Tile;
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 /// Rows of a panel.
 const PANEL_ROWS: usize = 128;
@@ -85,6 +86,179 @@ pub(super) trait Micro {
     /// # Safety
     /// The CPU has the tier.
     unsafe fn trees(acc: &[f32; 8 * LANES]) -> [f32; 8];
+}
+
+/// A weight format on a tier where `PARTS` registers are the 16 lanes.
+pub(super) trait Load<const PARTS: usize> {
+    /// A register of `16 / PARTS` values.
+    type V: Copy;
+    /// Bytes of a weight.
+    const BYTES: usize;
+
+    /// A register of weights.
+    ///
+    /// # Safety
+    /// The CPU has the tier; the bytes of a register's values can be read.
+    unsafe fn weights(at: *const u8) -> Self::V;
+
+    /// A register of +0.0.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn zero() -> Self::V;
+
+    /// A register from memory.
+    ///
+    /// # Safety
+    /// The CPU has the tier; a register's values can be read.
+    unsafe fn load(at: *const f32) -> Self::V;
+
+    /// A register to memory.
+    ///
+    /// # Safety
+    /// The CPU has the tier; a register's values can be written.
+    unsafe fn store(at: *mut f32, v: Self::V);
+
+    /// `a * b + c` with one rounding.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+}
+
+/// Bytes that a weight stream is fetched ahead of its use.
+const AHEAD: usize = 1024;
+
+/// One step of a row: the bytes there are, then zeros (+0.0 in every format).
+#[inline]
+fn padded(weights: &[u8]) -> [u8; 64] {
+    let mut bytes = [0u8; 64];
+    bytes[..weights.len()].copy_from_slice(weights);
+    bytes
+}
+
+/// [`Micro::widen`].
+///
+/// # Safety
+/// The CPU has the tier of `L`, for which the caller is compiled.
+#[inline(always)]
+pub(super) unsafe fn widen<L: Load<PARTS>, const PARTS: usize>(weights: &[u8], out: &mut [f32]) {
+    for (weights, out) in weights.chunks(LANES * L::BYTES).zip(out.as_chunks_mut::<LANES>().0) {
+        let bytes;
+        let from = if weights.len() == LANES * L::BYTES {
+            weights.as_ptr()
+        } else {
+            bytes = padded(weights);
+            bytes.as_ptr()
+        };
+        for part in 0..PARTS {
+            let at = part * (LANES / PARTS);
+            // SAFETY: 16 weights (the padded copy is 64 bytes long), and `out` is 16 values long.
+            unsafe { L::store(out.as_mut_ptr().add(at), L::weights(from.add(at * L::BYTES))) };
+        }
+    }
+}
+
+/// All rows of a step: `R` at a time, then one at a time. `STREAM` says that the weights come from memory.
+///
+/// # Safety
+/// The CPU has the tier of `L`, for which the caller is compiled.
+#[inline(always)]
+pub(super) unsafe fn row_groups<
+    L: Load<PARTS>,
+    const PARTS: usize,
+    const R: usize,
+    const T: usize,
+    const STREAM: bool,
+>(
+    step: Step<'_>,
+) {
+    step.check(L::BYTES);
+    assert_eq!(step.tokens, T, "tokens of a micro-tile");
+    let mut step = step;
+    let whole = step.rows - step.rows % R;
+    for row in (0..whole).step_by(R) {
+        // SAFETY: the step is checked, and `row + R <= rows`.
+        unsafe { micro::<L, PARTS, R, T, STREAM>(&mut step, row) };
+    }
+    for row in whole..step.rows {
+        // SAFETY: the step is checked, and `row < rows`.
+        unsafe { micro::<L, PARTS, 1, T, STREAM>(&mut step, row) };
+    }
+}
+
+/// `R` rows times `T` tokens over the step's columns.
+///
+/// # Safety
+/// The CPU has the tier of `L`; the step is checked, has `T` tokens and at least `row + R` rows.
+#[inline(always)]
+unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usize, const STREAM: bool>(
+    step: &mut Step<'_>,
+    row: usize,
+) {
+    let width = LANES / PARTS;
+    let store = step.acc[row * LANES..].as_mut_ptr();
+    let weight = step.weight[row * step.weight_stride..].as_ptr();
+    let x = step.x.as_ptr();
+    let whole = step.cols - step.cols % LANES;
+    // SAFETY: the step is checked: R rows and T tokens of weights, of tokens and of accumulators; columns up to
+    // `whole` are read in place, the others from copies of 64 bytes and 16 values.
+    unsafe {
+        let mut acc = [[[L::zero(); PARTS]; T]; R];
+        if step.resume {
+            for r in 0..R {
+                for t in 0..T {
+                    for part in 0..PARTS {
+                        let at = t * step.acc_stride + r * LANES + part * width;
+                        acc[r][t][part] = L::load(store.add(at));
+                    }
+                }
+            }
+        }
+        for col in (0..whole).step_by(LANES) {
+            for part in 0..PARTS {
+                let col = col + part * width;
+                let mut tokens = [L::zero(); T];
+                for t in 0..T {
+                    tokens[t] = L::load(x.add(t * step.x_stride + col));
+                }
+                for r in 0..R {
+                    let at = weight.add(r * step.weight_stride + col * L::BYTES);
+                    if STREAM && part == 0 {
+                        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+                    }
+                    let w = L::weights(at);
+                    for t in 0..T {
+                        acc[r][t][part] = L::mul_add(w, tokens[t], acc[r][t][part]);
+                    }
+                }
+            }
+        }
+        if whole < step.cols {
+            let rest = step.cols - whole;
+            for t in 0..T {
+                let mut x_t = [0f32; LANES];
+                x_t[..rest].copy_from_slice(&step.x[t * step.x_stride + whole..][..rest]);
+                for r in 0..R {
+                    let at = (row + r) * step.weight_stride + whole * L::BYTES;
+                    let bytes = padded(&step.weight[at..][..rest * L::BYTES]);
+                    for part in 0..PARTS {
+                        let w = L::weights(bytes.as_ptr().add(part * width * L::BYTES));
+                        let x = L::load(x_t.as_ptr().add(part * width));
+                        acc[r][t][part] = L::mul_add(w, x, acc[r][t][part]);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            for t in 0..T {
+                for part in 0..PARTS {
+                    let at = t * step.acc_stride + r * LANES + part * width;
+                    L::store(store.add(at), acc[r][t][part]);
+                }
+            }
+        }
+    }
 }
 
 /// Runs a tile.

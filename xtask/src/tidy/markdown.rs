@@ -5,7 +5,7 @@ use anyhow::Result;
 use std::path::Path;
 
 /// Tasks of xtask.
-const TASKS: &[&str] = &["tidy", "bench", "peers", "model", "help"];
+const TASKS: &[&str] = &["tidy", "targets", "bench", "peers", "compare", "sanitize", "model", "help"];
 
 /// Subcommands of `quant`.
 const SUBCOMMANDS: &[&str] = &["run", "inspect", "tokenize", "logits", "bench"];

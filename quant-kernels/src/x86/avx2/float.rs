@@ -2,7 +2,7 @@
 
 use crate::isa::Avx2;
 use crate::types::TileFn;
-use crate::x86::float::{LANES, Micro, Step, run};
+use crate::x86::float::{LANES, Load, Micro, Step, row_groups, run, widen};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -24,106 +24,127 @@ pub(crate) fn bf16_tile(_: Avx2) -> TileFn {
     |tile| unsafe { run::<Kernel<Bf16>>(tile) }
 }
 
-/// Bytes that a weight stream is fetched ahead of its use.
-const AHEAD: usize = 1024;
-
-/// A weight format.
-trait Load {
-    /// Bytes of a weight.
-    const BYTES: usize;
-
-    /// 8 weights.
-    ///
-    /// # Safety
-    /// The CPU has AVX2 and F16C; `8 * BYTES` bytes can be read.
-    unsafe fn load(weights: *const u8) -> __m256;
-}
-
 struct F32;
 struct F16;
 struct Bf16;
 
-impl Load for F32 {
+/// What all formats share.
+macro_rules! registers {
+    () => {
+        #[inline(always)]
+        unsafe fn zero() -> __m256 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm256_setzero_ps() }
+        }
+
+        #[inline(always)]
+        unsafe fn load(at: *const f32) -> __m256 {
+            // SAFETY: as the caller promises.
+            unsafe { _mm256_loadu_ps(at) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(at: *mut f32, v: __m256) {
+            // SAFETY: as the caller promises.
+            unsafe { _mm256_storeu_ps(at, v) }
+        }
+
+        #[inline(always)]
+        unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: the caller vouches for the tier.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+    };
+}
+
+impl Load<2> for F32 {
+    type V = __m256;
     const BYTES: usize = 4;
 
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn load(weights: *const u8) -> __m256 {
-        // SAFETY: the caller vouches for 32 bytes.
-        unsafe { _mm256_loadu_ps(weights.cast()) }
+    #[inline(always)]
+    unsafe fn weights(at: *const u8) -> __m256 {
+        // SAFETY: as the caller promises.
+        unsafe { _mm256_loadu_ps(at.cast()) }
     }
+
+    registers!();
 }
 
-impl Load for F16 {
+impl Load<2> for F16 {
+    type V = __m256;
     const BYTES: usize = 2;
 
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn load(weights: *const u8) -> __m256 {
-        // SAFETY: the caller vouches for 16 bytes.
-        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(weights.cast()) })
+    #[inline(always)]
+    unsafe fn weights(at: *const u8) -> __m256 {
+        // SAFETY: as the caller promises.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
     }
+
+    registers!();
 }
 
-impl Load for Bf16 {
+impl Load<2> for Bf16 {
+    type V = __m256;
     const BYTES: usize = 2;
 
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn load(weights: *const u8) -> __m256 {
-        // SAFETY: the caller vouches for 16 bytes.
-        let halves = unsafe { _mm_loadu_si128(weights.cast()) };
-        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+    #[inline(always)]
+    unsafe fn weights(at: *const u8) -> __m256 {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let halves = _mm_loadu_si128(at.cast());
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+        }
     }
+
+    registers!();
 }
 
 struct Kernel<L>(PhantomData<L>);
 
-impl<L: Load> Micro for Kernel<L> {
+impl<L: Load<2>> Micro for Kernel<L> {
     const TOKENS: usize = 3;
     const BYTES: usize = L::BYTES;
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn direct(step: Step<'_>) {
-        match step.tokens {
-            1 => row_groups::<L, 4, 1, true>(step),
-            2 => row_groups::<L, 2, 2, true>(step),
-            tokens => {
-                assert_eq!(tokens, 3, "tokens of a micro-tile");
-                row_groups::<L, 2, 3, true>(step);
-            }
-        }
+        // SAFETY: as the caller promises.
+        unsafe { by_tokens::<L, true>(step) }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn widened(step: Step<'_>) {
-        match step.tokens {
-            1 => row_groups::<F32, 4, 1, false>(step),
-            2 => row_groups::<F32, 2, 2, false>(step),
-            tokens => {
-                assert_eq!(tokens, 3, "tokens of a micro-tile");
-                row_groups::<F32, 2, 3, false>(step);
-            }
-        }
+        // SAFETY: as the caller promises.
+        unsafe { by_tokens::<F32, false>(step) }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn widen(weights: &[u8], out: &mut [f32]) {
-        for (weights, out) in weights.chunks(16 * L::BYTES).zip(out.as_chunks_mut::<LANES>().0) {
-            let bytes = padded(weights);
-            for half in 0..2 {
-                // SAFETY: the padded copy is 64 bytes long, `out` 16 values.
-                unsafe {
-                    let value = L::load(bytes.as_ptr().add(half * 8 * L::BYTES));
-                    _mm256_storeu_ps(out.as_mut_ptr().add(half * 8), value);
-                }
-            }
-        }
+        // SAFETY: as the caller promises.
+        unsafe { widen::<L, 2>(weights, out) }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn trees(acc: &[f32; 8 * LANES]) -> [f32; 8] {
         trees(acc)
+    }
+}
+
+/// The micro-tile for a step's tokens.
+///
+/// # Safety
+/// The CPU has the tier, for which the caller is compiled.
+#[inline(always)]
+unsafe fn by_tokens<L: Load<2>, const STREAM: bool>(step: Step<'_>) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match step.tokens {
+            1 => row_groups::<L, 2, 4, 1, STREAM>(step),
+            2 => row_groups::<L, 2, 2, 2, STREAM>(step),
+            tokens => {
+                assert_eq!(tokens, 3, "tokens of a micro-tile");
+                row_groups::<L, 2, 2, 3, STREAM>(step);
+            }
+        }
     }
 }
 
@@ -156,106 +177,4 @@ pub(crate) fn trees(acc: &[f32; 8 * LANES]) -> [f32; 8] {
     // SAFETY: `sums` is 8 values long.
     unsafe { _mm256_storeu_ps(sums.as_mut_ptr(), by1) };
     sums
-}
-
-/// One step of a row: the bytes there are, then zeros (+0.0 in every format).
-#[inline]
-fn padded(weights: &[u8]) -> [u8; 64] {
-    let mut bytes = [0u8; 64];
-    bytes[..weights.len()].copy_from_slice(weights);
-    bytes
-}
-
-/// All rows of a step: `R` at a time, then one at a time.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn row_groups<L: Load, const R: usize, const T: usize, const STREAM: bool>(step: Step<'_>) {
-    step.check(L::BYTES);
-    assert_eq!(step.tokens, T, "tokens of a micro-tile");
-    let mut step = step;
-    let whole = step.rows - step.rows % R;
-    for row in (0..whole).step_by(R) {
-        // SAFETY: the step is checked, and `row + R <= rows`.
-        unsafe { micro::<L, R, T, STREAM>(&mut step, row) };
-    }
-    for row in whole..step.rows {
-        // SAFETY: the step is checked, and `row < rows`.
-        unsafe { micro::<L, 1, T, STREAM>(&mut step, row) };
-    }
-}
-
-/// `R` rows times `T` tokens over the step's columns. `STREAM` says that the weights come from memory.
-///
-/// # Safety
-/// The step is checked, has `T` tokens and at least `row + R` rows.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn micro<L: Load, const R: usize, const T: usize, const STREAM: bool>(
-    step: &mut Step<'_>,
-    row: usize,
-) {
-    let mut acc = [[[_mm256_setzero_ps(); 2]; T]; R];
-    let store = &mut step.acc[row * LANES..];
-    if step.resume {
-        for (r, acc) in acc.iter_mut().enumerate() {
-            for (t, acc) in acc.iter_mut().enumerate() {
-                for (half, acc) in acc.iter_mut().enumerate() {
-                    let at = t * step.acc_stride + r * LANES + half * 8;
-                    // SAFETY: the step is checked: accumulators of R rows and T tokens.
-                    *acc = unsafe { _mm256_loadu_ps(store.as_ptr().add(at)) };
-                }
-            }
-        }
-    }
-    let weight = step.weight[row * step.weight_stride..].as_ptr();
-    let x = step.x.as_ptr();
-    let whole = step.cols - step.cols % LANES;
-    for col in (0..whole).step_by(LANES) {
-        if STREAM {
-            for r in 0..R {
-                let at = weight.wrapping_add(r * step.weight_stride + col * L::BYTES + AHEAD);
-                _mm_prefetch::<_MM_HINT_T0>(at.cast());
-            }
-        }
-        for half in 0..2 {
-            let col = col + half * 8;
-            let mut tokens = [_mm256_setzero_ps(); T];
-            for (t, x_t) in tokens.iter_mut().enumerate() {
-                // SAFETY: the step is checked: T tokens, and `col + 8 <= cols`.
-                *x_t = unsafe { _mm256_loadu_ps(x.add(t * step.x_stride + col)) };
-            }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: the step is checked: R rows, and `col + 8 <= cols`.
-                let w = unsafe { L::load(weight.add(r * step.weight_stride + col * L::BYTES)) };
-                for (acc, x_t) in acc.iter_mut().zip(tokens) {
-                    acc[half] = _mm256_fmadd_ps(w, x_t, acc[half]);
-                }
-            }
-        }
-    }
-    if whole < step.cols {
-        let rest = step.cols - whole;
-        for (r, acc) in acc.iter_mut().enumerate() {
-            let at = (row + r) * step.weight_stride + whole * L::BYTES;
-            let bytes = padded(&step.weight[at..][..rest * L::BYTES]);
-            for (t, acc) in acc.iter_mut().enumerate() {
-                let mut x_t = [0f32; LANES];
-                x_t[..rest].copy_from_slice(&step.x[t * step.x_stride + whole..][..rest]);
-                for (half, acc) in acc.iter_mut().enumerate() {
-                    // SAFETY: the padded copies are 64 bytes and 16 values long.
-                    unsafe {
-                        let w = L::load(bytes.as_ptr().add(half * 8 * L::BYTES));
-                        *acc = _mm256_fmadd_ps(w, _mm256_loadu_ps(x_t.as_ptr().add(half * 8)), *acc);
-                    }
-                }
-            }
-        }
-    }
-    for (r, acc) in acc.iter().enumerate() {
-        for (t, acc) in acc.iter().enumerate() {
-            for (half, acc) in acc.iter().enumerate() {
-                let at = t * step.acc_stride + r * LANES + half * 8;
-                // SAFETY: the step is checked: accumulators of R rows and T tokens.
-                unsafe { _mm256_storeu_ps(store.as_mut_ptr().add(at), *acc) };
-            }
-        }
-    }
 }

@@ -1,38 +1,31 @@
-//! Q6_K: super-blocks of 256 values, nibbles and upper bit pairs, an i8 scale per 16, an offset of 32.
+//! Q6_K: nibbles and upper bit pairs, an i8 scale per 16, an offset of 32.
 
-use super::int8::{Format, Scales, run};
-use super::q4_k::nibbles;
-use crate::isa::Avx2;
-use crate::types::TileFn;
+use super::codes::{load16, nibbles64};
+use super::format::{CHUNKS, Format, Steps};
 use std::arch::x86_64::*;
 
-/// The matmul of this type.
-pub(crate) fn tile(_: Avx2) -> TileFn {
-    // SAFETY: the argument proves the tier.
-    |tile| unsafe { run::<Q6K>(tile) }
-}
-
-struct Q6K;
+/// The format.
+pub(super) struct Q6K;
 
 impl Format for Q6K {
-    const LEN: usize = 256;
+    const VALUES: usize = 256;
     const BYTES: usize = 210;
+    const STEPS: Steps = Steps::Super(16);
+    const TOP: u16 = 63;
+    const OFFSET: i16 = 32;
     const D: usize = 208;
-    const OFFSET: i32 = 32;
-    const SCALE_PER_16: bool = true;
-    const PAIRS: usize = 2;
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+    unsafe fn codes(block: *const u8) -> [__m256i; CHUNKS] {
         let mask = _mm256_set1_epi8(0x30);
-        let mut codes = [_mm256_setzero_si256(); 8];
+        let mut codes = [_mm256_setzero_si256(); CHUNKS];
         for (half, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             // SAFETY: bytes 0..128 (nibbles) and 128..192 (upper bits) of the block.
             let (first, second, upper) = unsafe {
                 (
-                    nibbles(block.add(64 * half)),
-                    nibbles(block.add(64 * half + 32)),
+                    nibbles64(block.add(64 * half)),
+                    nibbles64(block.add(64 * half + 32)),
                     _mm256_loadu_si256(block.add(128 + 32 * half).cast()),
                 )
             };
@@ -52,9 +45,8 @@ impl Format for Q6K {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn scales(block: *const u8) -> Scales {
+    unsafe fn scales(block: *const u8) -> __m128i {
         // SAFETY: bytes 192..208 of the block.
-        let scales = unsafe { _mm_loadu_si128(block.add(192).cast()) };
-        Scales { scales: _mm256_cvtepi8_epi16(scales), mins: _mm256_setzero_si256() }
+        unsafe { load16(block.add(192)) }
     }
 }

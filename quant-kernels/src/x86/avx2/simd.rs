@@ -67,6 +67,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: self is the proof.
+        unsafe { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: self is the proof.
         unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
@@ -82,6 +88,30 @@ impl Simd for Avx2 {
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: self is the proof.
         unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn butterflies(self, v: Self::V, strides: usize) -> Self::V {
+        // SAFETY: self is the proof.
+        unsafe {
+            let [mut a, mut b] = v;
+            if strides > 1 {
+                a = butterfly::<0xAA>(a, _mm256_permute_ps::<0xB1>(a));
+                b = butterfly::<0xAA>(b, _mm256_permute_ps::<0xB1>(b));
+            }
+            if strides > 2 {
+                a = butterfly::<0xCC>(a, _mm256_permute_ps::<0x4E>(a));
+                b = butterfly::<0xCC>(b, _mm256_permute_ps::<0x4E>(b));
+            }
+            if strides > 4 {
+                a = butterfly::<0xF0>(a, _mm256_permute2f128_ps::<0x01>(a, a));
+                b = butterfly::<0xF0>(b, _mm256_permute2f128_ps::<0x01>(b, b));
+            }
+            if strides > 8 {
+                (a, b) = (_mm256_add_ps(a, b), _mm256_sub_ps(a, b));
+            }
+            [a, b]
+        }
     }
 
     #[inline(always)]
@@ -108,6 +138,13 @@ impl Simd for Avx2 {
             ]
         }
     }
+}
+
+/// Butterflies between the lanes of `v` and their partners in `w`; the lanes of `MASK` subtract.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn butterfly<const MASK: i32>(v: __m256, w: __m256) -> __m256 {
+    _mm256_blend_ps::<MASK>(_mm256_add_ps(v, w), _mm256_sub_ps(w, v))
 }
 
 /// Lanes 0..4 plus 4..8 of both.

@@ -251,7 +251,14 @@ pub(super) unsafe fn load(p: *const u8) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn request<const BYTES: usize>(p: *const u8) {
-    for line in (0..BYTES).step_by(64) {
+    request_bytes(p, BYTES);
+}
+
+/// [`request`] where the number of bytes is a constant of a generic type.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn request_bytes(p: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
         _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD + line).cast());
     }
 }
@@ -331,6 +338,14 @@ pub(super) fn add_dwords(v: [__m512i; 4]) -> __m512i {
 pub(super) fn first_dwords(v: [__m512i; 4]) -> __m512i {
     let (ab, cd) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpacklo_epi32(v[2], v[3]));
     in_order(_mm512_unpacklo_epi64(ab, cd))
+}
+
+/// Dword 3 of every lane of four registers, in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn last_dwords(v: [__m512i; 4]) -> __m512i {
+    let (ab, cd) = (_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
+    in_order(_mm512_unpackhi_epi64(ab, cd))
 }
 
 /// Element `4l + e` to place `4e + l`.

@@ -23,6 +23,29 @@ impl Rows {
         transpose(a, b, c, d)
     }
 
+    /// Eight dwords of every row from byte `at`, as [`Self::dwords4`].
+    ///
+    /// # Safety
+    /// 32 bytes can be read at `at` in each of the 16 rows.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    pub unsafe fn dwords8(self, at: usize) -> [__m512i; 8] {
+        // SAFETY: rows i and i + 4 for i in 0..4 and 8..12 are the 16 rows the caller vouches for.
+        let pair = |first: usize| unsafe {
+            let row = |i: usize| _mm256_loadu_si256(self.base.add(i * self.stride + at).cast());
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(row(first)), row(first + 4))
+        };
+        // Lanes: dwords 0 to 3 of rows 0..4, dwords 4 to 7 of them, the same of rows 4..8.
+        let a = transpose(pair(0), pair(1), pair(2), pair(3));
+        let b = transpose(pair(8), pair(9), pair(10), pair(11));
+        let mut out = [a[0]; 8];
+        for i in 0..4 {
+            out[i] = _mm512_shuffle_i32x4::<0x88>(a[i], b[i]);
+            out[4 + i] = _mm512_shuffle_i32x4::<0xdd>(a[i], b[i]);
+        }
+        out
+    }
+
     /// 16 bytes of rows `first`, `first + 4`, `first + 8` and `first + 12`, one row per 128-bit lane.
     ///
     /// # Safety

@@ -6,7 +6,7 @@
 
 use super::linear::{self, Linear};
 use super::load::Rows;
-use super::step::{self, Tokens};
+use super::step::{self, Fetch, Tokens, has_minima};
 use crate::matmul::Tile;
 use std::arch::x86_64::*;
 
@@ -95,7 +95,7 @@ pub(super) enum Steps {
     /// Integer scales for sub-blocks of `sub` values, a float step per 256; the products with the activation sums
     /// are subtracted with a scale of their own (`minima`) or belong to the integer sum (offset codes).
     Super {
-        /// Values in a sub-block, 16 or 32.
+        /// Values in a sub-block, 16 or 32; 256 where the codes have the scales in them (minima are of 16 values).
         sub: usize,
         /// [`Panel::sums`] holds minima, scaled by [`Panel::dmin`].
         minima: bool,
@@ -122,6 +122,8 @@ pub(super) trait Format {
 
 /// Tokens whose f32 state is kept at a time.
 const TOKENS: usize = 512;
+/// With at most so many tokens weights are fetched in the order of the file.
+const IN_ORDER: usize = 32;
 
 /// The matmul of a tile.
 ///
@@ -171,13 +173,18 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
                     };
                     // SAFETY: 16 rows of the tile, or of the staging buffer, hold these values from `base` on.
                     unsafe { F::unpack(rows, values, panel) };
-                    // Meanwhile the rows after these panels are fetched, in the order in which they lie in the file.
-                    let next = tile.weight.as_ptr().wrapping_add((first_row + 16 * P) * tile.row_bytes);
-                    let next = next.wrapping_add(16 * at + p * tile.row_bytes * 16);
-                    for line in (0..16 * F::BYTES).step_by(64) {
-                        _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line).cast());
-                    }
                 }
+                // Meanwhile the next weights are fetched: many tokens' activations would drive the rows after these out
+                // of the cache before their turn, so these rows' next values; else in the order of the file.
+                let steps = tokens / T + tokens % T;
+                let next = tile.weight.as_ptr().wrapping_add((first_row + 16 * P) * tile.row_bytes);
+                let mut fetch = if tokens > IN_ORDER {
+                    let here = tile.weight.as_ptr().wrapping_add(first_row * tile.row_bytes + at + F::BYTES);
+                    let from = if first + 256 < cols { here } else { next };
+                    Fetch::new(from, F::BYTES, 16 * P, tile.row_bytes, steps)
+                } else {
+                    Fetch::new(next.wrapping_add(16 * P * at), 16 * P * F::BYTES, 1, 0, steps)
+                };
                 if minima {
                     let x = Tokens::new(tile.acts, first, values, first_token);
                     step::minima::<F, P>(&panels, x, accm);
@@ -194,10 +201,15 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
                 let x = |t| Tokens::new(tile.acts, first, values, first_token + t);
                 let (whole, rest) = acc.as_chunks_mut::<T>();
                 for (i, acc) in whole.iter_mut().enumerate() {
-                    step::step::<F, P, T>(&panels, x(i * T), acc);
+                    step::step::<F, P, T>(&panels, x(i * T), &mut fetch, acc);
                 }
                 for (i, acc) in rest.iter_mut().enumerate() {
-                    step::step::<F, P, 1>(&panels, x(tokens - tokens % T + i), std::array::from_mut(acc));
+                    step::step::<F, P, 1>(
+                        &panels,
+                        x(tokens - tokens % T + i),
+                        &mut fetch,
+                        std::array::from_mut(acc),
+                    );
                 }
             }
             for t in 0..tokens {
@@ -226,11 +238,6 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
     }
     tile.scratch.acc = buffer;
     tile.scratch.panel = staged;
-}
-
-/// Whether there are minima, which have accumulators of their own.
-const fn has_minima<F: Format>() -> bool {
-    matches!(F::STEPS, Steps::Blocks { minima: true, .. } | Steps::Super { minima: true, .. })
 }
 
 /// Accumulators of `count` tokens, aligned in memory.

@@ -25,13 +25,11 @@ impl Format for Q4K {
         // SAFETY: the caller vouches for the 144 bytes of the block in every row.
         unsafe { header(rows, panel) };
         for g in 0..4 {
-            for half in 0..2 {
-                // SAFETY: as above.
-                let codes = unsafe { rows.dwords4(16 + 32 * g + 16 * half) };
-                for i in 0..4 {
-                    panel.set_codes(16 * g + 4 * half + i, low_nibbles(codes[i]));
-                    panel.set_codes(16 * g + 8 + 4 * half + i, high_nibbles(codes[i]));
-                }
+            // SAFETY: as above.
+            let codes = unsafe { rows.dwords8(16 + 32 * g) };
+            for i in 0..8 {
+                panel.set_codes(16 * g + i, low_nibbles(codes[i]));
+                panel.set_codes(16 * g + 8 + i, high_nibbles(codes[i]));
             }
         }
     }

@@ -40,22 +40,20 @@ impl Format for Q6K {
         }
         let upper = |bits| _mm512_and_si512(bits, _mm512_set1_epi8(0x30));
         for half in 0..2 {
-            for part in 0..2 {
-                // SAFETY: as above.
-                let (a, b, pairs) = unsafe {
-                    let at = 64 * half + 16 * part;
-                    (rows.dwords4(at), rows.dwords4(at + 32), rows.dwords4(128 + 32 * half + 16 * part))
-                };
-                for i in 0..4 {
-                    let codes = [
-                        _mm512_or_si512(low_nibbles(a[i]), upper(_mm512_slli_epi32::<4>(pairs[i]))),
-                        _mm512_or_si512(low_nibbles(b[i]), upper(_mm512_slli_epi32::<2>(pairs[i]))),
-                        _mm512_or_si512(high_nibbles(a[i]), upper(pairs[i])),
-                        _mm512_or_si512(high_nibbles(b[i]), upper(_mm512_srli_epi32::<2>(pairs[i]))),
-                    ];
-                    for (r, codes) in codes.into_iter().enumerate() {
-                        panel.set_codes(32 * half + 8 * r + 4 * part + i, codes);
-                    }
+            // SAFETY: as above.
+            let (a, b, pairs) = unsafe {
+                let at = 64 * half;
+                (rows.dwords8(at), rows.dwords8(at + 32), rows.dwords8(128 + 32 * half))
+            };
+            for i in 0..8 {
+                let codes = [
+                    _mm512_or_si512(low_nibbles(a[i]), upper(_mm512_slli_epi32::<4>(pairs[i]))),
+                    _mm512_or_si512(low_nibbles(b[i]), upper(_mm512_slli_epi32::<2>(pairs[i]))),
+                    _mm512_or_si512(high_nibbles(a[i]), upper(pairs[i])),
+                    _mm512_or_si512(high_nibbles(b[i]), upper(_mm512_srli_epi32::<2>(pairs[i]))),
+                ];
+                for (r, codes) in codes.into_iter().enumerate() {
+                    panel.set_codes(32 * half + 8 * r + i, codes);
                 }
             }
         }

@@ -26,11 +26,10 @@ impl Format for Q8_0 {
         for j in 0..values / 32 {
             let at = j * 34;
             // SAFETY: the caller vouches for the 34 bytes of block `j` in every row.
-            let (d, low, high) = unsafe { (rows.dword(at), rows.dwords4(at + 2), rows.dwords4(at + 18)) };
+            let (d, codes) = unsafe { (rows.dword(at), rows.dwords8(at + 2)) };
             panel.set_d(j, low_f16(d));
-            for i in 0..4 {
-                panel.set_codes(j * 8 + i, _mm512_xor_si512(low[i], flip));
-                panel.set_codes(j * 8 + 4 + i, _mm512_xor_si512(high[i], flip));
+            for i in 0..8 {
+                panel.set_codes(j * 8 + i, _mm512_xor_si512(codes[i], flip));
             }
         }
     }

@@ -59,6 +59,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: self is the proof.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
     fn mul(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: self is the proof.
         unsafe { _mm512_mul_ps(a, b) }
@@ -77,6 +83,27 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn butterflies(self, v: __m512, strides: usize) -> __m512 {
+        // SAFETY: self is the proof.
+        unsafe {
+            let mut v = v;
+            if strides > 1 {
+                v = butterfly::<0xAAAA>(v, _mm512_permute_ps::<0xB1>(v));
+            }
+            if strides > 2 {
+                v = butterfly::<0xCCCC>(v, _mm512_permute_ps::<0x4E>(v));
+            }
+            if strides > 4 {
+                v = butterfly::<0xF0F0>(v, _mm512_shuffle_f32x4::<0xB1>(v, v));
+            }
+            if strides > 8 {
+                v = butterfly::<0xFF00>(v, _mm512_shuffle_f32x4::<0x4E>(v, v));
+            }
+            v
+        }
+    }
+
+    #[inline(always)]
     fn tree_to_quads(self, v: [__m512; 4]) -> __m512 {
         // SAFETY: self is the proof.
         unsafe { quarters(halves(v[0], v[1]), halves(v[2], v[3])) }
@@ -87,6 +114,13 @@ impl Simd for Avx512 {
         // SAFETY: self is the proof.
         unsafe { ones(twos(v[0], v[1]), twos(v[2], v[3])) }
     }
+}
+
+/// Butterflies between the lanes of `v` and their partners in `w`; the lanes of `MASK` subtract.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn butterfly<const MASK: u16>(v: __m512, w: __m512) -> __m512 {
+    _mm512_mask_sub_ps(_mm512_add_ps(v, w), MASK, w, v)
 }
 
 /// Lanes 0..8 plus 8..16 of both.

@@ -1,50 +1,128 @@
 //! The inner loops of the many-token matmul: `P` panels of 16 rows times `T` tokens over up to 256 values.
 //!
-//! Multiplications bound these loops (two a cycle on the widest CPUs, whatever their kind), so everything else goes
-//! to other units: offsets of codes are where the sums begin, and the integer sums of two sub-blocks are joined as two
-//! i16, which one `vpdpwssd` scales and adds. Sums that do not fit i16 (only contrived inputs have them) are noticed
-//! and done again, one by one. Two sub-blocks at a time are under way, so that sums hide each other's latency.
+//! Multiplications bound these loops (two a cycle on the widest CPUs, whatever their kind), so as few as can be are spent
+//! on scales and offsets ([`super_blocks`], [`blocks`]); everything else goes to other units.
 
 use super::panel::{Format, Panel, Steps};
+use super::{blocks, super_blocks};
 use crate::activations::Acts;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// Activations of some tokens, and the accumulators of their products: what a step reads and writes.
+/// Activations of a step: up to 256 values of some tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Tokens<'a> {
     acts: &'a Acts,
     /// Values before these, and how many they are.
-    pub first: usize,
+    first: usize,
     pub values: usize,
     /// The first token.
-    pub token: usize,
+    token: usize,
 }
 
 impl<'a> Tokens<'a> {
     /// `values` values from `first` on of the tokens from `token` on.
     pub fn new(acts: &'a Acts, first: usize, values: usize, token: usize) -> Self {
+        assert!(values <= 256, "a step has at most 256 values");
         Self { acts, first, values, token }
     }
 
-    /// Codes, sums and scale of a token's block of `LEN` values; checked to be there for `count` tokens.
+    /// Where the blocks of `LEN` values are; `count` tokens are checked to be there.
     #[inline]
-    fn block<const LEN: usize>(self, block: usize, count: usize) -> (*const i8, *const i16, *const f32) {
-        let at = (self.first / LEN + block) * self.acts.tokens + self.token;
-        let end = at + count;
+    pub fn blocks<const LEN: usize>(self, count: usize) -> Blocks<LEN> {
+        let tokens = self.acts.tokens;
+        let at = self.first / LEN * tokens + self.token;
+        let end = at + (self.values / LEN).saturating_sub(1) * tokens + count;
         assert!(
             end * LEN <= self.acts.q.len()
                 && end * (LEN / 16) <= self.acts.sums.len()
                 && end <= self.acts.d.len(),
             "activations too short"
         );
-        (
-            self.acts.q.as_ptr().wrapping_add(at * LEN),
-            self.acts.sums.as_ptr().wrapping_add(at * (LEN / 16)),
-            self.acts.d.as_ptr().wrapping_add(at),
-        )
+        Blocks {
+            q: self.acts.q.as_ptr().wrapping_add(at * LEN),
+            sums: self.acts.sums.as_ptr().wrapping_add(at * (LEN / 16)),
+            d: self.acts.d.as_ptr().wrapping_add(at),
+            tokens,
+        }
     }
 }
+
+/// Pointers to the first block of the first token of a step.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks<const LEN: usize> {
+    q: *const i8,
+    sums: *const i16,
+    d: *const f32,
+    /// Blocks from one block of a token to its next.
+    tokens: usize,
+}
+
+impl<const LEN: usize> Blocks<LEN> {
+    /// Codes of a block of a token; a token's block is `LEN` values after that of the token before it.
+    #[inline]
+    pub fn q(self, block: usize, token: usize) -> *const i8 {
+        self.q.wrapping_add((block * self.tokens + token) * LEN)
+    }
+
+    /// Sums of 16 codes.
+    #[inline]
+    pub fn sums(self, block: usize, token: usize) -> *const i16 {
+        self.sums.wrapping_add((block * self.tokens + token) * (LEN / 16))
+    }
+
+    /// The scale.
+    #[inline]
+    pub fn d(self, block: usize, token: usize) -> *const f32 {
+        self.d.wrapping_add(block * self.tokens + token)
+    }
+}
+
+/// Lines of memory that will be read soon, requested a few at a time between products: many requests at once would
+/// wait for each other.
+pub(super) struct Fetch {
+    at: *const u8,
+    left: usize,
+    /// Bytes of a row, from one row to the next, and rows after this one.
+    row: usize,
+    stride: usize,
+    rows: usize,
+    /// Lines at a time.
+    count: usize,
+}
+
+impl Fetch {
+    /// `bytes` bytes of each of `rows` rows, `stride` bytes apart, spread over `steps` steps.
+    pub fn new(at: *const u8, bytes: usize, rows: usize, stride: usize, steps: usize) -> Self {
+        // A row may begin anywhere in a line.
+        let row = bytes.next_multiple_of(64) + if rows > 1 { 64 } else { 0 };
+        let count = (rows * row / 64).div_ceil((steps * PARTS).max(1));
+        Self { at, left: row, row, stride, rows, count }
+    }
+
+    /// Requests the next lines.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn some(&mut self) {
+        for _ in 0..self.count {
+            if self.left == 0 {
+                if self.rows <= 1 {
+                    return;
+                }
+                self.rows -= 1;
+                // A row rounded up to lines may be longer than the stride.
+                self.at = self.at.wrapping_sub(self.row).wrapping_add(self.stride);
+                self.left = self.row;
+            }
+            _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
+            self.at = self.at.wrapping_add(64);
+            self.left -= 64;
+        }
+    }
+}
+
+/// Parts of a step after each of which lines are fetched.
+pub(super) const PARTS: usize = 4;
 
 /// Four codes, or two sums, in every lane.
 ///
@@ -52,16 +130,9 @@ impl<'a> Tokens<'a> {
 /// Four bytes can be read.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn broadcast<T>(p: *const T) -> __m512i {
+pub(super) unsafe fn broadcast<T>(p: *const T) -> __m512i {
     // SAFETY: as the caller promises.
     _mm512_set1_epi32(unsafe { p.cast::<i32>().read_unaligned() })
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(v: &[i32; 16]) -> __m512i {
-    // SAFETY: 64 bytes.
-    unsafe { _mm512_loadu_si512(v.as_ptr().cast()) }
 }
 
 #[inline]
@@ -73,7 +144,7 @@ pub(super) fn load_f32(v: &[f32; 16]) -> __m512 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store_f32(v: &mut [f32; 16], value: __m512) {
+pub(super) fn store_f32(v: &mut [f32; 16], value: __m512) {
     // SAFETY: 64 bytes.
     unsafe { _mm512_storeu_ps(v.as_mut_ptr(), value) }
 }
@@ -84,140 +155,37 @@ fn store_f32(v: &mut [f32; 16], value: __m512) {
 pub(super) fn step<F: Format, const P: usize, const T: usize>(
     panels: &[Panel; P],
     x: Tokens<'_>,
+    fetch: &mut Fetch,
     acc: &mut [[[f32; 16]; P]; T],
 ) {
     match F::STEPS {
-        Steps::Blocks { sub: 16, offset, .. } => blocks::<P, T, 16>(panels, x, acc, offset),
-        Steps::Blocks { offset, .. } => blocks::<P, T, 32>(panels, x, acc, offset),
-        Steps::Super { sub: 16, .. } => super_block::<F, P, T, 16>(panels, x, acc),
-        Steps::Super { .. } => super_block::<F, P, T, 32>(panels, x, acc),
-        Steps::Wide => wide_super_block::<F, P, T, 32>(panels, x, acc),
+        Steps::Blocks { sub: 16, offset, .. } => blocks::step::<P, T, 16>(panels, x, fetch, acc, offset),
+        Steps::Blocks { offset, .. } => blocks::step::<P, T, 32>(panels, x, fetch, acc, offset),
+        Steps::Super { sub: 16, .. } => super_blocks::step::<F, P, T, 16>(panels, x, fetch, acc),
+        Steps::Super { sub: 256, .. } => super_blocks::scaled_codes::<F, P, T>(panels, x, fetch, acc),
+        Steps::Super { .. } => super_blocks::step::<F, P, T, 32>(panels, x, fetch, acc),
+        Steps::Wide => super_blocks::wide_step::<F, P, T>(panels, x, fetch, acc),
     }
 }
 
-/// Where the sum of a sub-block begins, so that those that fit i16 are told by their upper halves being zero.
-const BIAS: i32 = 1 << 15;
-
-/// Something of 64 bytes that is broadcast lane by lane.
-#[repr(align(64))]
-#[derive(Clone, Copy)]
-struct Lanes([i32; 16]);
-
-/// Where the sums of a token's sub-blocks begin if codes have an offset, from the sums of 16 activations; plus `bias`.
-///
-/// # Safety
-/// 16 sums can be read.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn starts<const SUB: usize>(sums: *const i16, offset: i16, bias: i32) -> Lanes {
-    let mut lanes = Lanes([0; 16]);
-    // SAFETY: the caller vouches for the sums; stores of 64 bytes.
-    unsafe {
-        let sums = _mm256_loadu_si256(sums.cast());
-        let products = if SUB == 32 {
-            _mm512_zextsi256_si512(_mm256_madd_epi16(sums, _mm256_set1_epi16(-offset)))
-        } else {
-            _mm512_mullo_epi32(_mm512_cvtepi16_epi32(sums), _mm512_set1_epi32((-offset).into()))
-        };
-        let starts = _mm512_add_epi32(products, _mm512_set1_epi32(bias));
-        _mm512_store_si512(lanes.0.as_mut_ptr().cast(), starts);
-    }
-    lanes
+/// Whether there are accumulators of minima.
+pub(super) const fn has_minima<F: Format>() -> bool {
+    matches!(F::STEPS, Steps::Super { minima: true, .. } | Steps::Blocks { minima: true, .. })
 }
 
-/// The sums of a token's activations that meet the two i16 of [`Panel::sums`]: of 16 values each, or of 32.
-///
-/// # Safety
-/// 16 sums can be read.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn pairs<const SUB: usize>(sums: *const i16) -> Lanes {
-    let mut lanes = Lanes([0; 16]);
-    // SAFETY: the caller vouches for the sums; stores of at most 64 bytes.
-    unsafe {
-        let sums = _mm256_loadu_si256(sums.cast());
-        if SUB == 32 {
-            // At most 32 * 127 each.
-            let sums = _mm256_cvtepi32_epi16(_mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
-            _mm_storeu_si128(lanes.0.as_mut_ptr().cast(), sums);
-        } else {
-            _mm256_storeu_si256(lanes.0.as_mut_ptr().cast(), sums);
-        }
-    }
-    lanes
-}
-
-/// Super-blocks: `SUB` values share an integer scale.
+/// Adds the terms of the minima, for all tokens whose accumulators are given.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn super_block<F: Format, const P: usize, const T: usize, const SUB: usize>(
+pub(super) fn minima<F: Format, const P: usize>(
     panels: &[Panel; P],
     x: Tokens<'_>,
-    acc: &mut [[[f32; 16]; P]; T],
+    acc: &mut [[[f32; 16]; P]],
 ) {
-    let (q, sums, d) = x.block::<256>(0, T);
-    let zero = _mm512_setzero_si512();
-    let mut start = [Lanes([0; 16]); T];
-    if let Some(offset) = F::OFFSET {
-        for t in 0..T {
-            // SAFETY: `block` has checked T tokens.
-            start[t] = unsafe { starts::<SUB>(sums.add(16 * t), offset, BIAS) };
-        }
-    }
-    let mut isum = [[zero; P]; T];
-    let mut seen = zero;
-    // Not a constant: unrolled, this loop would not fit the caches of decoded instructions.
-    let values = x.values;
-    assert!(values <= 256, "a step has at most 256 values");
-    for j in 0..values / (2 * SUB) {
-        let mut dots = [[[_mm512_set1_epi32(BIAS); P]; T]; 2];
-        if F::OFFSET.is_some() {
-            for half in 0..2 {
-                for t in 0..T {
-                    // SAFETY: `2 * j + half < 16`.
-                    dots[half][t] = [unsafe { broadcast(start[t].0.as_ptr().add(2 * j + half)) }; P];
-                }
-            }
-        }
-        for k in 0..SUB / 4 {
-            for half in 0..2 {
-                let k = (2 * j + half) * (SUB / 4) + k;
-                // SAFETY: `k < 64`, and `block` has checked 256 codes of each of T tokens.
-                unsafe { dot(panels, k, q.add(4 * k), 256, &mut dots[half]) };
-            }
-        }
-        for p in 0..P {
-            let scales = load(&panels[p].scales[j]);
-            for t in 0..T {
-                let (a, b) = (dots[0][t][p], dots[1][t][p]);
-                // seen | a | b
-                seen = _mm512_ternarylogic_epi32::<0xfe>(seen, a, b);
-                let pair = _mm512_mask_blend_epi16(0xaaaa_aaaa, a, _mm512_slli_epi32::<16>(b));
-                let pair = _mm512_xor_si512(pair, _mm512_set1_epi16(i16::MIN));
-                isum[t][p] = _mm512_dpwssd_epi32(isum[t][p], pair, scales);
-            }
-        }
-    }
-    if _mm512_test_epi32_mask(seen, _mm512_set1_epi32(!0xffff)) != 0 {
-        return again::<F, P, T, SUB>(panels, x, acc);
-    }
-    if adds_sums::<F>() {
-        for t in 0..T {
-            // SAFETY: `block` has checked T tokens.
-            let sums = unsafe { pairs::<SUB>(sums.add(16 * t)) };
-            for p in 0..P {
-                isum[t][p] = add_sums::<SUB>(isum[t][p], &panels[p], &sums);
-            }
-        }
-    }
-    for t in 0..T {
-        // SAFETY: `block` has checked T tokens.
-        let dx = _mm512_set1_ps(unsafe { *d.add(t) });
-        for p in 0..P {
-            let term = term(&panels[p].d[0], dx, isum[t][p]);
-            let sum = _mm512_add_ps(load_f32(&acc[t][p]), term);
-            store_f32(&mut acc[t][p], sum);
-        }
+    match F::STEPS {
+        Steps::Blocks { .. } => blocks::minima(panels, x, acc),
+        Steps::Super { sub: 32, .. } => super_blocks::minima::<P, 32>(panels, x, acc),
+        Steps::Super { .. } => super_blocks::minima::<P, 16>(panels, x, acc),
+        Steps::Wide => {}
     }
 }
 
@@ -245,7 +213,7 @@ fn dpbusd(sum: __m512i, codes: __m512i, x: __m512i) -> __m512i {
 /// The codes can be read, and `k < 64`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn dot<const P: usize, const T: usize>(
+pub(super) unsafe fn dot<const P: usize, const T: usize>(
     panels: &[Panel; P],
     k: usize,
     q: *const i8,
@@ -266,227 +234,9 @@ unsafe fn dot<const P: usize, const T: usize>(
     }
 }
 
-/// Whether the products of [`Panel::sums`] belong to the integer sum.
-const fn adds_sums<F: Format>() -> bool {
-    F::OFFSET.is_none() && matches!(F::STEPS, Steps::Super { minima: false, .. })
-}
-
 /// `(d * dx) * isum`
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn term(d: &[f32; 16], dx: __m512, isum: __m512i) -> __m512 {
+pub(super) fn term(d: &[f32; 16], dx: __m512, isum: __m512i) -> __m512 {
     _mm512_mul_ps(_mm512_mul_ps(load_f32(d), dx), _mm512_cvtepi32_ps(isum))
-}
-
-/// Adds the products of [`Panel::sums`] and a token's sums.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn add_sums<const SUB: usize>(mut isum: __m512i, panel: &Panel, sums: &Lanes) -> __m512i {
-    for j in 0..128 / SUB {
-        let factors = if SUB == 32 {
-            let (a, b) = (load(&panel.sums[2 * j]), load(&panel.sums[2 * j + 1]));
-            _mm512_mask_blend_epi16(0xaaaa_aaaa, a, b)
-        } else {
-            load(&panel.sums[j])
-        };
-        isum = _mm512_dpwssd_epi32(isum, factors, _mm512_set1_epi32(sums.0[j]));
-    }
-    isum
-}
-
-/// Adds the terms of the minima, for all tokens whose accumulators are given.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) fn minima<F: Format, const P: usize>(
-    panels: &[Panel; P],
-    x: Tokens<'_>,
-    acc: &mut [[[f32; 16]; P]],
-) {
-    if let Steps::Blocks { .. } = F::STEPS {
-        return block_minima(panels, x, acc);
-    }
-    let (_, sums, d) = x.block::<256>(0, acc.len());
-    for (t, acc) in acc.iter_mut().enumerate() {
-        // SAFETY: `block` has checked these tokens.
-        let dx = _mm512_set1_ps(unsafe { *d.add(t) });
-        for p in 0..P {
-            let zero = _mm512_setzero_si512();
-            let isum = match F::STEPS {
-                // SAFETY: as above.
-                Steps::Super { sub: 16, .. } => unsafe {
-                    add_sums::<16>(zero, &panels[p], &pairs::<16>(sums.add(16 * t)))
-                },
-                // SAFETY: as above.
-                _ => unsafe { add_sums::<32>(zero, &panels[p], &pairs::<32>(sums.add(16 * t))) },
-            };
-            let sum = _mm512_add_ps(load_f32(&acc[p]), term(&panels[p].dmin, dx, isum));
-            store_f32(&mut acc[p], sum);
-        }
-    }
-}
-
-/// [`minima`] of blocks of 32.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn block_minima<const P: usize>(panels: &[Panel; P], x: Tokens<'_>, acc: &mut [[[f32; 16]; P]]) {
-    for (t, acc) in acc.iter_mut().enumerate() {
-        for j in 0..x.values / 32 {
-            let (_, sums, d) = x.block::<32>(j, t + 1);
-            // SAFETY: `block` has checked this token.
-            let (sum, dx) = unsafe {
-                let sums = sums.add(2 * t);
-                (i32::from(*sums) + i32::from(*sums.add(1)), _mm512_set1_ps(*d.add(t)))
-            };
-            for p in 0..P {
-                let term = term(&panels[p].d[8 + j], dx, _mm512_set1_epi32(sum));
-                let sum = _mm512_add_ps(load_f32(&acc[p]), term);
-                store_f32(&mut acc[p], sum);
-            }
-        }
-    }
-}
-
-/// [`wide_super_block`] for the few steps of which [`super_block`] finds that they need it.
-#[cold]
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn again<F: Format, const P: usize, const T: usize, const SUB: usize>(
-    panels: &[Panel; P],
-    x: Tokens<'_>,
-    acc: &mut [[[f32; 16]; P]; T],
-) {
-    wide_super_block::<F, P, T, SUB>(panels, x, acc);
-}
-
-/// [`super_block`] for sums of any size: each is multiplied with its scale.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn wide_super_block<F: Format, const P: usize, const T: usize, const SUB: usize>(
-    panels: &[Panel; P],
-    x: Tokens<'_>,
-    acc: &mut [[[f32; 16]; P]; T],
-) {
-    let (q, sums, d) = x.block::<256>(0, T);
-    let zero = _mm512_setzero_si512();
-    let mut start = [Lanes([0; 16]); T];
-    for t in 0..T {
-        // SAFETY: `block` has checked T tokens.
-        start[t] = unsafe { starts::<SUB>(sums.add(16 * t), F::OFFSET.unwrap_or(0), 0) };
-    }
-    let mut isum = [[zero; P]; T];
-    // Not a constant: see `super_block`.
-    let values = x.values;
-    assert!(values <= 256, "a step has at most 256 values");
-    for j in 0..values / (2 * SUB) {
-        let mut dots = [[[zero; P]; T]; 2];
-        for half in 0..2 {
-            for t in 0..T {
-                // SAFETY: `2 * j + half < 16`.
-                dots[half][t] = [unsafe { broadcast(start[t].0.as_ptr().add(2 * j + half)) }; P];
-            }
-        }
-        for k in 0..SUB / 4 {
-            for half in 0..2 {
-                let k = (2 * j + half) * (SUB / 4) + k;
-                // SAFETY: `k < 64`, and `block` has checked 256 codes of each of T tokens.
-                unsafe { dot(panels, k, q.add(4 * k), 256, &mut dots[half]) };
-            }
-        }
-        for p in 0..P {
-            let pair = load(&panels[p].scales[j]);
-            let scales = [_mm512_slli_epi32::<16>(pair), pair].map(|upper| _mm512_srai_epi32::<16>(upper));
-            for t in 0..T {
-                for half in 0..2 {
-                    let scaled = _mm512_mullo_epi32(dots[half][t][p], scales[half]);
-                    isum[t][p] = _mm512_add_epi32(isum[t][p], scaled);
-                }
-            }
-        }
-    }
-    for t in 0..T {
-        // SAFETY: `block` has checked T tokens.
-        let (pairs, dx) = unsafe { (pairs::<SUB>(sums.add(16 * t)), _mm512_set1_ps(*d.add(t))) };
-        for p in 0..P {
-            if adds_sums::<F>() {
-                isum[t][p] = add_sums::<SUB>(isum[t][p], &panels[p], &pairs);
-            }
-            let sum = _mm512_add_ps(load_f32(&acc[t][p]), term(&panels[p].d[0], dx, isum[t][p]));
-            store_f32(&mut acc[t][p], sum);
-        }
-    }
-}
-
-/// Blocks of `SUB` values with a float step each.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn blocks<const P: usize, const T: usize, const SUB: usize>(
-    panels: &[Panel; P],
-    x: Tokens<'_>,
-    acc: &mut [[[f32; 16]; P]; T],
-    offset: i16,
-) {
-    let mut sums = [[_mm512_setzero_ps(); P]; T];
-    for t in 0..T {
-        for p in 0..P {
-            sums[t][p] = load_f32(&acc[t][p]);
-        }
-    }
-    let blocks = x.values / SUB;
-    assert!(blocks <= 256 / SUB, "a step has at most 256 values");
-    let mut j = 0;
-    while j + 2 <= blocks {
-        some_blocks::<P, T, 2, SUB>(panels, x, j, &mut sums, offset);
-        j += 2;
-    }
-    if j < blocks {
-        some_blocks::<P, T, 1, SUB>(panels, x, j, &mut sums, offset);
-    }
-    for t in 0..T {
-        for p in 0..P {
-            store_f32(&mut acc[t][p], sums[t][p]);
-        }
-    }
-}
-
-/// `N` blocks side by side.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn some_blocks<const P: usize, const T: usize, const N: usize, const SUB: usize>(
-    panels: &[Panel; P],
-    x: Tokens<'_>,
-    first: usize,
-    acc: &mut [[__m512; P]; T],
-    offset: i16,
-) {
-    let zero = _mm512_setzero_si512();
-    let mut dots = [[[zero; P]; T]; N];
-    let mut tokens = [(std::ptr::null(), std::ptr::null(), std::ptr::null()); N];
-    for n in 0..N {
-        let at = (first + n) * SUB;
-        tokens[n] = x.block::<32>(at / 32, T);
-        // A block of 16 has one of the two sums.
-        let sums = if SUB == 32 { u32::MAX } else { 0x5555_5555 << (at % 32 / 16) };
-        let offset = _mm512_maskz_set1_epi16(sums, -offset);
-        for t in 0..T {
-            // SAFETY: `block` has checked T tokens.
-            let sum = unsafe { broadcast(tokens[n].1.add(2 * t)) };
-            dots[n][t] = [_mm512_dpwssd_epi32(zero, offset, sum); P];
-        }
-    }
-    for k in 0..SUB / 4 {
-        for n in 0..N {
-            let at = (first + n) * SUB;
-            // SAFETY: `at < 256`, so `at / 4 + k < 64`, and `block` has checked 32 codes of T tokens.
-            unsafe { dot(panels, at / 4 + k, tokens[n].0.add(at % 32 + 4 * k), 32, &mut dots[n]) };
-        }
-    }
-    for n in 0..N {
-        for t in 0..T {
-            // SAFETY: `block` has checked T tokens.
-            let dx = _mm512_set1_ps(unsafe { *tokens[n].2.add(t) });
-            for p in 0..P {
-                acc[t][p] = _mm512_add_ps(acc[t][p], term(&panels[p].d[first + n], dx, dots[n][t][p]));
-            }
-        }
-    }
 }

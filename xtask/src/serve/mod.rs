@@ -1,7 +1,10 @@
-//! Our engine behind the benchmark protocol of `engine.rs` (the hidden task `engine`).
+//! Our engine behind the benchmark protocol of `bench/engine.rs` (the hidden task `engine`).
+
+pub mod first_token;
+pub mod kernels;
 
 use anyhow::{Context as _, Result, bail};
-use quant_gguf::Gguf;
+use quant_gguf::{Bytes, Gguf};
 use quant_kernels::parallel::Team;
 use quant_kernels::{Activations, Isa, Kernels, Parallel};
 use quant_kvcache::{KvCache, KvType};
@@ -16,6 +19,8 @@ struct Ours {
     context: Context,
     cache: KvCache,
     logits: Vec<f32>,
+    /// The file's first bytes, on which the read bandwidth is measured.
+    bytes: Bytes,
 }
 
 /// `xtask engine MODEL --threads T`: jobs come by standard input.
@@ -31,13 +36,15 @@ pub fn run(args: Vec<String>) -> Result<()> {
         }
     }
     let start = Instant::now();
-    let file = Gguf::open(model.context("a model")?)?;
+    let path = model.context("a model")?;
+    let bytes = Bytes::open(&path)?;
+    let bytes = bytes.slice(0..bytes.len().min(512 << 20)).context("a part of the file")?;
+    let file = Gguf::open(path)?;
     let decoder = quant_models::load(&file)?;
-    let isa = std::env::var("QUANT_ISA").map_or_else(|_| Ok(Isa::detect()), |name| Isa::from_name(&name))?;
     let parallel: Arc<dyn Parallel + Send> = Arc::new(Team::new(threads)?);
-    let context = Context::new(Arc::new(Kernels::new(isa)), parallel, Activations::Auto);
+    let context = Context::new(Arc::new(Kernels::new(isa()?)), parallel, Activations::Auto);
     let cache = KvCache::new(decoder.kv_layout(), KvType::F16, 2 << 30)?;
-    let mut ours = Ours { decoder, context, cache, logits: Vec::new() };
+    let mut ours = Ours { decoder, context, cache, logits: Vec::new(), bytes };
     println!("{}", serde_json::json!({ "ready": true, "load_s": start.elapsed().as_secs_f64() }));
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -53,6 +60,11 @@ pub fn run(args: Vec<String>) -> Result<()> {
         println!("{}", serde_json::json!({ "job": job, "count": count, "seconds": seconds }));
     }
     Ok(())
+}
+
+/// The tier that `QUANT_ISA` names, or the best.
+fn isa() -> Result<Isa> {
+    Ok(std::env::var("QUANT_ISA").map_or_else(|_| Ok(Isa::detect()), |name| Isa::from_name(&name))?)
 }
 
 impl Ours {
@@ -86,26 +98,8 @@ impl Ours {
         Ok(crate::report::median(&mut seconds))
     }
 
-    /// Reads 256 MiB on all workers, best of three; the answer is in GB/s.
+    /// Reads as much of the file as no cache holds; the answer is in GB/s.
     fn bandwidth(&self) -> f64 {
-        const CHUNK: usize = 1 << 17;
-        let buffer = vec![1u64; 32 << 20];
-        let parallel = self.context.parallel();
-        let read = || {
-            let start = Instant::now();
-            parallel.run(buffer.len() / CHUNK, &|_, index| {
-                let chunk = &buffer[index * CHUNK..][..CHUNK];
-                let lanes = chunk.as_chunks::<32>().0.iter().fold([0u64; 32], |mut lanes, values| {
-                    for (lane, value) in lanes.iter_mut().zip(values) {
-                        *lane ^= value;
-                    }
-                    lanes
-                });
-                std::hint::black_box(lanes);
-            });
-            start.elapsed().as_secs_f64()
-        };
-        let best = (0..3).map(|_| read()).fold(f64::MAX, f64::min);
-        (buffer.len() * 8) as f64 / 1e9 / best
+        crate::limits::read_bandwidth(&**self.context.parallel(), &self.bytes)
     }
 }

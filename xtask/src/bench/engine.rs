@@ -3,19 +3,20 @@
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// A loaded engine that waits for jobs.
 pub struct Engine {
-    /// How the tables call it.
-    pub name: String,
+    /// How messages call it.
+    name: String,
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl Engine {
-    /// Starts `command` and waits until it has loaded its model.
+    /// Starts `command` and waits for its first line: that it is ready, or has done what it was started for.
     pub fn start(name: &str, command: &mut Command) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
@@ -29,10 +30,22 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Runs `prefill N` or `decode N`; seconds of the prefill or of one decoded token.
-    pub fn job(&mut self, job: &str, count: usize) -> Result<f64> {
-        writeln!(self.input, "{job} {count}")?;
-        self.answer()?["seconds"].as_f64().context("an answer with seconds")
+    /// Our engine on a model.
+    pub fn ours(program: &Path, model: &Path, threads: usize) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("engine").arg(model).args(["--threads", &threads.to_string()]);
+        Self::start("quant", &mut command)
+    }
+
+    /// Sends a job and waits for its answer.
+    pub fn ask(&mut self, job: &str) -> Result<Value> {
+        writeln!(self.input, "{job}")?;
+        self.answer().with_context(|| format!("the job was: {job}"))
+    }
+
+    /// Seconds of a job; `None` if the engine has no such thing.
+    pub fn seconds(&mut self, job: &str) -> Result<Option<f64>> {
+        Ok(self.ask(job)?["seconds"].as_f64())
     }
 
     fn answer(&mut self) -> Result<Value> {

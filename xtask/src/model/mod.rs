@@ -1,5 +1,7 @@
 //! Synthetic models: real shapes, random weights. Their speed is real, their text is noise.
 
+pub mod blocks;
+
 use crate::tidy;
 use anyhow::{Context as _, Result, bail};
 use quant_gguf::{Data, Writer};
@@ -31,21 +33,39 @@ struct Shape {
     context: u32,
 }
 
-/// Shapes by name. Llama 3.2 1B as in its published configuration (tied embeddings).
+/// Llama 3.2 1B as in its published configuration (tied embeddings).
+const LLAMA_1B: Shape = Shape {
+    layers: 16,
+    width: 2048,
+    heads: 32,
+    kv_heads: 8,
+    head_dim: 64,
+    feed_forward: 8192,
+    vocabulary: 128_256,
+    context: 131_072,
+};
+
+/// Llama 3.2 3B as in its published configuration (tied embeddings).
+const LLAMA_3B: Shape = Shape { layers: 28, width: 3072, heads: 24, kv_heads: 8, head_dim: 128, ..LLAMA_1B };
+
+/// SmolLM2 135M as in its published configuration (tied embeddings).
+const SMOLLM2_135M: Shape = Shape {
+    layers: 30,
+    width: 576,
+    heads: 9,
+    kv_heads: 3,
+    head_dim: 64,
+    feed_forward: 1536,
+    vocabulary: 49_152,
+    context: 8192,
+};
+
+/// Shapes by name.
 const SHAPES: &[(&str, Shape)] = &[
-    (
-        "llama-3.2-1b",
-        Shape {
-            layers: 16,
-            width: 2048,
-            heads: 32,
-            kv_heads: 8,
-            head_dim: 64,
-            feed_forward: 8192,
-            vocabulary: 128_256,
-            context: 131_072,
-        },
-    ),
+    ("llama-3.2-1b", LLAMA_1B),
+    ("llama-3.2-1b-250k", Shape { vocabulary: 250_000, ..LLAMA_1B }),
+    ("llama-3.2-3b", LLAMA_3B),
+    ("smollm2-135m", SMOLLM2_135M),
     (
         "tiny",
         Shape {
@@ -82,12 +102,12 @@ pub fn run(args: Vec<String>) -> Result<()> {
 }
 
 /// The models `SHAPE:TYPE`, written on first use under target/bench-models.
-pub fn files(names: &[String]) -> Result<Vec<ModelFile>> {
+pub fn files(names: &[&str]) -> Result<Vec<ModelFile>> {
     let folder = tidy::root().join("target/bench-models");
     std::fs::create_dir_all(&folder)?;
     names
         .iter()
-        .map(|name| {
+        .map(|&name| {
             let (shape, kind) = name.split_once(':').context("a model is SHAPE:TYPE")?;
             let path = folder.join(format!("{shape}-{kind}.gguf"));
             let parameters = find_shape(shape)?;
@@ -97,7 +117,7 @@ pub fn files(names: &[String]) -> Result<Vec<ModelFile>> {
                 std::fs::rename(&partial, &path)?;
             }
             let weight_bytes = tensors(parameters, kind)?.iter().map(Entry::bytes).sum();
-            Ok(ModelFile { name: name.clone(), path, weight_bytes })
+            Ok(ModelFile { name: name.to_owned(), path, weight_bytes })
         })
         .collect()
 }
@@ -131,7 +151,8 @@ fn tensors(s: Shape, kind: &str) -> Result<Vec<Entry>> {
             (ty, ty)
         }
     };
-    let entry = |name: String, ty, dims: &[u64]| Entry { name, ty, dims: dims.to_vec() };
+    let entry =
+        |name: String, ty, dims: &[u64]| Entry { name, ty: fitting(ty, dims[0]), dims: dims.to_vec() };
     let mut list = vec![
         entry("token_embd.weight".into(), better, &[s.width, s.vocabulary]),
         entry("output_norm.weight".into(), GgmlType::F32, &[s.width]),
@@ -157,13 +178,26 @@ fn tensors(s: Shape, kind: &str) -> Result<Vec<Entry>> {
     Ok(list)
 }
 
+/// The type that llama.cpp takes in place of `ty` where rows are not whole blocks.
+fn fitting(ty: GgmlType, cols: u64) -> GgmlType {
+    match ty {
+        _ if cols.is_multiple_of(ty.block_len() as u64) => ty,
+        GgmlType::Q5_K => GgmlType::Q5_1,
+        GgmlType::Q6_K => GgmlType::Q8_0,
+        _ => GgmlType::Q5_0,
+    }
+}
+
 fn write(path: &Path, shape: Shape, kind: &str, seed: u64) -> Result<()> {
     let entries = tensors(shape, kind)?;
     let mut writer = Writer::new();
     metadata(&mut writer, shape)?;
     for (number, entry) in entries.iter().enumerate() {
         let seed = seed ^ (number as u64) << 32;
-        let data = Data::from_fn(move |out| out.write_all(&random_blocks(entry, seed)));
+        let data = Data::from_fn(move |out| match entry.ty {
+            GgmlType::F32 if entry.dims.len() == 1 => out.write_all(&entry_ones(entry)),
+            ty => out.write_all(&blocks::random(ty, entry.bytes() as usize, seed)),
+        });
         writer.tensor(&entry.name, entry.ty, &entry.dims, data)?;
     }
     let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
@@ -229,39 +263,6 @@ fn byte_char(byte: u8) -> char {
     }
     let index = (0..byte).filter(|&b| !printable(b)).count() as u32;
     char::from_u32(256 + index).unwrap_or(' ')
-}
-
-/// Random codes with small sane scales: wherever a block keeps an f16 or f32 scale, it is overwritten.
-fn random_blocks(entry: &Entry, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    let mut bytes = vec![0; entry.bytes() as usize];
-    for chunk in bytes.chunks_mut(8) {
-        chunk.copy_from_slice(&next().to_le_bytes()[..chunk.len()]);
-    }
-    let block = entry.ty.block_bytes();
-    let scales: &[usize] = match entry.ty {
-        GgmlType::Q4_K | GgmlType::Q5_K => &[0, 2],
-        GgmlType::Q2_K => &[80, 82],
-        GgmlType::Q3_K => &[108],
-        GgmlType::Q6_K => &[208],
-        GgmlType::Q4_0 | GgmlType::Q5_0 | GgmlType::Q8_0 | GgmlType::IQ4_NL | GgmlType::IQ4_XS => &[0],
-        GgmlType::F32 => return entry_ones(entry),
-        _ => &[],
-    };
-    for block in bytes.chunks_exact_mut(block) {
-        for &at in scales {
-            // f16 magnitudes of about 2^-10: activations neither vanish nor explode over a few layers.
-            let scale = 0x1400u16 + (next() % 0x400) as u16;
-            block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
-        }
-    }
-    bytes
 }
 
 /// Norm weights are 1.

@@ -1,0 +1,3 @@
+//! SIMD versions for ARM.
+
+pub(crate) mod neon;

@@ -1,0 +1,3 @@
+//! SIMD versions for WebAssembly.
+
+pub(crate) mod simd128;

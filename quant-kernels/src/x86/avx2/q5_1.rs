@@ -1,0 +1,33 @@
+//! Q5_1: five-bit codes; what is added to every value is a negative minimum.
+
+use super::codes::five_bits;
+use super::format::{Blocks, CHUNKS, Format, Steps, halves};
+use std::arch::x86_64::*;
+
+/// The format.
+pub(super) struct Q5_1;
+
+impl Format for Q5_1 {
+    const VALUES: usize = 32;
+    const BYTES: usize = 24;
+    const STEPS: Steps = Steps::Float(32);
+    const TOP: u16 = 31;
+    const MINIMA: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; CHUNKS] {
+        let mut codes = [_mm256_setzero_si256(); CHUNKS];
+        // SAFETY: bytes 4..24 of the block.
+        codes[0] = unsafe { five_bits(block.add(4)) };
+        codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn dmin(blocks: Blocks) -> __m256 {
+        let sign = _mm256_set1_ps(-0.0);
+        // SAFETY: bytes 2..4 of each block. The offset is a minimum of -m.
+        _mm256_xor_ps(unsafe { halves(blocks, 2) }, sign)
+    }
+}

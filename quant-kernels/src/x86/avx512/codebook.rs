@@ -1,0 +1,245 @@
+//! Codebooks of the i-quants in registers: entries packed to 16 bits are looked up 64 at a time by byte permutations of
+//! the whole book, then spread to bytes by `vpmultishiftqb`.
+
+use crate::types::codebooks::even_signs;
+use std::arch::x86_64::*;
+
+/// A codebook of `N` packed entries: their low bytes, their high bytes.
+#[repr(C, align(64))]
+pub(super) struct Book<const N: usize>([[u8; N]; 2]);
+
+impl<const N: usize> Book<N> {
+    pub const fn new(packed: &[u16; N]) -> Self {
+        let mut planes = [[0; N]; 2];
+        let mut i = 0;
+        while i < N {
+            [planes[0][i], planes[1][i]] = packed[i].to_le_bytes();
+            i += 1;
+        }
+        Self(planes)
+    }
+
+    /// The entries of `V` times 64 indices, given as their low bytes and masks of bits 8, 9 and 10. Result `h` has in
+    /// its 128-bit lane `l` entries `16 l + 8 h..16 l + 8 h + 8`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    pub fn entries<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 3]; V]) -> [[__m512i; 2]; V] {
+        let mut masks = [[0; 4]; V];
+        for v in 0..V {
+            masks[v] = [_mm512_movepi8_mask(low[v]), bits[v][0], bits[v][1], bits[v][2]];
+        }
+        let first = Lookup { plane: &self.0[0], low, masks }.all();
+        let second = Lookup { plane: &self.0[1], low, masks }.all();
+        let mut out = [[low[0]; 2]; V];
+        for v in 0..V {
+            out[v] = [_mm512_unpacklo_epi8(first[v], second[v]), _mm512_unpackhi_epi8(first[v], second[v])];
+        }
+        out
+    }
+}
+
+/// Bytes of one plane by index: the low seven bits choose within 128 bytes, masks of the others between those.
+///
+/// Functions of a fixed depth instead of one loop, so that all intermediate results stay in registers.
+struct Lookup<'a, const N: usize, const V: usize> {
+    plane: &'a [u8; N],
+    low: [__m512i; V],
+    masks: [[__mmask64; 4]; V],
+}
+
+impl<const N: usize, const V: usize> Lookup<'_, N, V> {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn all(&self) -> [__m512i; V] {
+        const { assert!(N == 256 || N == 512 || N == 1024 || N == 2048) };
+        match N {
+            256 => self.of_256(0),
+            512 => self.of_512(0),
+            1024 => self.of_1024(0),
+            _ => self.choose(3, self.of_1024(0), self.of_1024(1)),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn of_1024(&self, i: usize) -> [__m512i; V] {
+        self.choose(2, self.of_512(2 * i), self.of_512(2 * i + 1))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn of_512(&self, i: usize) -> [__m512i; V] {
+        self.choose(1, self.of_256(2 * i), self.of_256(2 * i + 1))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn of_256(&self, i: usize) -> [__m512i; V] {
+        self.choose(0, self.of_128(2 * i), self.of_128(2 * i + 1))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn of_128(&self, i: usize) -> [__m512i; V] {
+        let part = &self.plane[128 * i..][..128];
+        // SAFETY: 128 bytes.
+        let (a, b) = unsafe {
+            (_mm512_loadu_si512(part.as_ptr().cast()), _mm512_loadu_si512(part[64..].as_ptr().cast()))
+        };
+        let mut out = self.low;
+        for v in 0..V {
+            out[v] = _mm512_permutex2var_epi8(a, self.low[v], b);
+        }
+        out
+    }
+
+    /// `b` where bit `7 + bit` of the index is set.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    fn choose(&self, bit: usize, a: [__m512i; V], b: [__m512i; V]) -> [__m512i; V] {
+        let mut out = a;
+        for v in 0..V {
+            out[v] = _mm512_mask_blend_epi8(self.masks[v][bit], a[v], b[v]);
+        }
+        out
+    }
+}
+
+/// Entries of 8 values (as [`Book::entries`] has them) to bytes: register `r` has those of entries `8 r..8 r + 8`, value
+/// `i` of an entry in bits `shift..shift + 2` of its byte, other bits whatever.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+pub(super) fn spread_eights(words: [__m512i; 2], shift: u8) -> [__m512i; 8] {
+    // An entry is four times in its qword, so a shift may wrap.
+    let mut bits = [0u8, 2, 4, 6, 8, 10, 12, 14];
+    for bit in &mut bits {
+        *bit = (64 + *bit - shift) & 63;
+    }
+    let mut out = [words[0]; 8];
+    for r in 0..8 {
+        let first = _mm512_set1_epi16(8 * (r as i16 / 2));
+        let entry = _mm512_add_epi16(
+            first,
+            _mm512_setr_epi64(0, ONES, 2 * ONES, 3 * ONES, 4 * ONES, 5 * ONES, 6 * ONES, 7 * ONES),
+        );
+        let entries = _mm512_permutexvar_epi16(entry, words[r % 2]);
+        out[r] = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(i64::from_le_bytes(bits)), entries);
+    }
+    out
+}
+
+/// The registers of two blocks.
+pub(super) fn by_blocks([a, b, c, d, e, f, g, h]: [__m512i; 8]) -> [[__m512i; 4]; 2] {
+    [[a, b, c, d], [e, f, g, h]]
+}
+
+/// 1 in every word.
+const ONES: i64 = 0x0001_0001_0001_0001;
+
+/// Entries of 4 values of 3 bits (as [`Book::entries`] has them) to bytes: register `r` has those of entries
+/// `16 r..16 r + 16`, each value in the lowest bits of its byte, other bits whatever.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+pub(super) fn spread_fours(words: [__m512i; 2]) -> [__m512i; 4] {
+    let bits = u64::from_le_bytes([0, 3, 6, 9, 16, 19, 22, 25]);
+    let mut out = [words[0]; 4];
+    for r in 0..4 {
+        // Two entries to a qword: 8 of the first register's lane r, then 8 of the second one's.
+        let pairs = _mm512_setr_epi64(
+            0x1_0000, 0x3_0002, 0x5_0004, 0x7_0006, 0x21_0020, 0x23_0022, 0x25_0024, 0x27_0026,
+        );
+        let pairs = _mm512_add_epi16(pairs, _mm512_set1_epi16(8 * r as i16));
+        let entries = _mm512_permutex2var_epi16(words[0], pairs, words[1]);
+        out[r] = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(bits as i64), entries);
+    }
+    out
+}
+
+/// Levels for `vpermb`: whatever bits an index has above those of a level's number.
+#[repr(align(64))]
+pub(super) struct Levels([u8; 64]);
+
+impl Levels {
+    pub const fn new<const N: usize>(levels: [u8; N]) -> Self {
+        let mut table = [0; 64];
+        let mut i = 0;
+        while i < 64 {
+            table[i] = levels[i % N];
+            i += 1;
+        }
+        Self(table)
+    }
+
+    /// The level of every byte.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vbmi")]
+    pub fn of<const R: usize>(&self, numbers: [__m512i; R]) -> [__m512i; R] {
+        // SAFETY: 64 bytes.
+        let table = unsafe { _mm512_load_si512(self.0.as_ptr().cast()) };
+        let mut out = numbers;
+        for r in 0..R {
+            out[r] = _mm512_permutexvar_epi8(numbers[r], table);
+        }
+        out
+    }
+}
+
+#[repr(align(64))]
+struct EvenSigns([u8; 128]);
+
+static EVEN_SIGNS: EvenSigns = {
+    let mut table = [0; 128];
+    let mut i = 0;
+    while i < 128 {
+        table[i] = even_signs(i as u32);
+        i += 1;
+    }
+    EvenSigns(table)
+};
+
+#[repr(align(64))]
+struct Signs([[u64; 4]; 2]);
+
+/// Eight signs from the lower seven bits of every byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vbmi")]
+pub(super) fn signs_of_seven(seven: __m512i) -> [[u64; 4]; 2] {
+    // SAFETY: 128 bytes.
+    let (a, b) = unsafe {
+        let table = EVEN_SIGNS.0.as_ptr();
+        (_mm512_load_si512(table.cast()), _mm512_load_si512(table.add(64).cast()))
+    };
+    let mut signs = Signs([[0; 4]; 2]);
+    // Volatile: masks come from memory at no cost, but the compiler would rather shuffle words out of the register.
+    // SAFETY: 64 bytes.
+    unsafe {
+        let signs: *mut __m512i = (&raw mut signs).cast();
+        signs.write_volatile(_mm512_permutex2var_epi8(a, seven, b));
+    }
+    signs.0
+}
+
+/// 64 bytes at `at` in two blocks.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn load_pair(blocks: [*const u8; 2], at: usize) -> [__m512i; 2] {
+    // SAFETY: as the caller promises.
+    unsafe { [_mm512_loadu_si512(blocks[0].add(at).cast()), _mm512_loadu_si512(blocks[1].add(at).cast())] }
+}
+
+/// Two halves of 32 bytes, at `at` in two blocks, as one register.
+///
+/// # Safety
+/// 32 bytes can be read at both places.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+pub(super) unsafe fn load_halves(blocks: [*const u8; 2], at: usize) -> __m512i {
+    // SAFETY: as the caller promises.
+    let (a, b) = unsafe {
+        (_mm256_loadu_si256(blocks[0].add(at).cast()), _mm256_loadu_si256(blocks[1].add(at).cast()))
+    };
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b)
+}

@@ -1,0 +1,88 @@
+//! IQ1_S: each 32 values have a word with the upper bits of four indices, a scale and the sign of the shift.
+
+use super::codebook::load_halves;
+use super::grid::sub_32;
+use super::linear::scales;
+use super::load::{Rows, low_f16};
+use super::ternary::{self, Shifted};
+use crate::isa::Avx512;
+use crate::types::TileFn;
+use std::arch::x86_64::*;
+
+/// The matmul of this type.
+pub(crate) fn tile(proof: Avx512) -> TileFn {
+    ternary::tile::<Iq1S>(proof)
+}
+
+struct Iq1S;
+
+/// The words of two blocks, each dword (two words) as both halves of a qword: a qword for 8 indices.
+///
+/// # Safety
+/// The CPU has the tier; the bytes of both blocks can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn words(blocks: [*const u8; 2]) -> __m512i {
+    // SAFETY: the last 16 bytes of the blocks.
+    let (a, b) =
+        unsafe { (_mm_loadu_si128(blocks[0].add(34).cast()), _mm_loadu_si128(blocks[1].add(34).cast())) };
+    let both = _mm512_castsi256_si512(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b));
+    let twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    _mm512_permutexvar_epi32(twice, both)
+}
+
+impl Shifted for Iq1S {
+    const BYTES: usize = 50;
+    const SUB: usize = 32;
+    const RUN: usize = 32;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn indices(blocks: [*const u8; 2]) -> [__m512i; 2] {
+        let by = _mm512_set1_epi64(i64::from_le_bytes([0, 3, 6, 9, 16, 19, 22, 25]));
+        // SAFETY: as the caller promises.
+        unsafe { [load_halves(blocks, 2), _mm512_multishift_epi64_epi8(by, words(blocks))] }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn negative(blocks: [*const u8; 2]) -> __mmask64 {
+        let by = _mm512_set1_epi64(i64::from_le_bytes([8, 8, 8, 8, 24, 24, 24, 24]));
+        // SAFETY: as the caller promises.
+        _mm512_movepi8_mask(_mm512_multishift_epi64_epi8(by, unsafe { words(blocks) }))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn scales(block: *const u8, p: usize) -> __m512i {
+        // SAFETY: four of the last eight words of the block.
+        let words = _mm512_set1_epi64(unsafe { block.add(34 + 8 * p).cast::<i64>().read_unaligned() });
+        let mut first = sub_32(0);
+        for bit in &mut first {
+            *bit = 16 * *bit + 12;
+        }
+        ternary::scale_words(words, first)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn offsets(block: *const u8) -> __m512i {
+        // SAFETY: the last 16 bytes of the block. Further words meet no sums.
+        let words = _mm512_zextsi128_si512(unsafe { _mm_loadu_si128(block.add(34).cast()) });
+        ternary::offset_words(_mm512_srli_epi16::<11>(words), _mm512_movepi16_mask(words))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn d(w: *const u8) -> __m512 {
+        // SAFETY: as the caller promises.
+        _mm512_mul_ps(unsafe { scales::<50, 0>(w) }, _mm512_set1_ps(0.125))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn row_d(rows: Rows) -> __m512 {
+        // SAFETY: as the caller promises.
+        _mm512_mul_ps(low_f16(unsafe { rows.dword(0) }), _mm512_set1_ps(0.125))
+    }
+}

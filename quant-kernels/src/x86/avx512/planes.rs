@@ -1,0 +1,132 @@
+//! Byte vectors of the plane codecs: 64 codes in one register, VNNI dot products.
+
+use crate::codecs::planes::{PlaneKernel, PlaneOps};
+use crate::isa::Avx512;
+use std::arch::x86_64::*;
+
+/// Runs a plane kernel compiled for AVX-512 with VNNI.
+pub(crate) fn run<K: PlaneKernel>(proof: Avx512, kernel: K) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    fn inner<K: PlaneKernel>(proof: Avx512, kernel: K) {
+        kernel.run(proof);
+    }
+    // SAFETY: the proof says that the CPU has these features.
+    unsafe { inner(proof, kernel) }
+}
+
+impl PlaneOps for Avx512 {
+    type Bytes = __m512i;
+    type Ints = __m512i;
+    /// Two chains, so that products need not wait for each other.
+    type Sums = [__m512i; 2];
+    const PARTS: usize = 1;
+
+    #[inline(always)]
+    fn bytes(self, from: &[u8; 64], _part: usize) -> __m512i {
+        // SAFETY: self is the proof that the CPU has AVX-512 F; the reference covers the bytes read.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn bits(self, from: &[u8; 32], _part: usize) -> __m512i {
+        // SAFETY: self is the proof; the reference covers the bytes read.
+        unsafe {
+            let both = _mm512_broadcast_i64x4(_mm256_loadu_si256(from.as_ptr().cast()));
+            _mm512_mask_srli_epi64::<4>(both, 0xF0, both)
+        }
+    }
+
+    #[inline(always)]
+    fn up<const N: u32>(self, v: __m512i) -> __m512i {
+        // SAFETY: self is the proof.
+        unsafe { _mm512_slli_epi32::<N>(v) }
+    }
+
+    #[inline(always)]
+    fn down<const N: u32>(self, v: __m512i) -> __m512i {
+        // SAFETY: self is the proof.
+        unsafe { _mm512_srli_epi32::<N>(v) }
+    }
+
+    #[inline(always)]
+    fn and(self, v: __m512i, mask: u8) -> __m512i {
+        // SAFETY: self is the proof.
+        unsafe { _mm512_and_si512(v, _mm512_set1_epi8(mask as i8)) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: self is the proof.
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn zero(self) -> [__m512i; 2] {
+        // SAFETY: self is the proof.
+        unsafe { [_mm512_setzero_si512(); 2] }
+    }
+
+    #[inline(always)]
+    fn dot<const BITS: usize>(self, sums: [__m512i; 2], codes: [__m512i; 4], x: &[i8; 16]) -> [__m512i; 2] {
+        let [a, b] = sums;
+        // SAFETY: self is the proof, of VNNI too.
+        unsafe {
+            let x = quads(x);
+            let a = _mm512_dpbusd_epi32(a, codes[0], x[0]);
+            let b = _mm512_dpbusd_epi32(b, codes[1], x[1]);
+            [_mm512_dpbusd_epi32(a, codes[2], x[2]), _mm512_dpbusd_epi32(b, codes[3], x[3])]
+        }
+    }
+
+    #[inline(always)]
+    fn put(self, sums: [__m512i; 2], out: &mut [i32]) {
+        assert!(out.len() >= 16);
+        // SAFETY: self is the proof; the slice covers the 16 values written.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_add_epi32(sums[0], sums[1])) }
+    }
+
+    #[inline(always)]
+    fn round(self, v: __m512) -> __m512i {
+        // SAFETY: self is the proof; the rounding mode is never changed from nearest, ties to even.
+        unsafe { _mm512_cvtps_epi32(v) }
+    }
+
+    #[inline(always)]
+    fn ints(self, v: __m512i) -> [i32; 16] {
+        let mut out = [0; 16];
+        // SAFETY: self is the proof; the array covers the 16 values written.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) };
+        out
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: self is the proof.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn narrow(self, v: __m512i, out: &mut [i8; 16]) {
+        // SAFETY: self is the proof; the reference covers the 16 bytes written.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(v)) }
+    }
+
+    #[inline(always)]
+    fn split(self, v: __m512i) -> [__m512i; 2] {
+        // SAFETY: self is the proof.
+        unsafe { [_mm512_srai_epi32::<7>(v), _mm512_and_si512(v, _mm512_set1_epi32(127))] }
+    }
+}
+
+/// Four bytes of `x` in every lane: operands that dot products broadcast from memory.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn quads(x: &[i8; 16]) -> [__m512i; 4] {
+    let word = |i: usize| i32::from_le_bytes([x[i] as u8, x[i + 1] as u8, x[i + 2] as u8, x[i + 3] as u8]);
+    [
+        _mm512_set1_epi32(word(0)),
+        _mm512_set1_epi32(word(4)),
+        _mm512_set1_epi32(word(8)),
+        _mm512_set1_epi32(word(12)),
+    ]
+}
