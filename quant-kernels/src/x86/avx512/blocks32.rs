@@ -201,10 +201,11 @@ impl<C: Codes, const BYTES: usize, const HEADER: usize> Linear for Blocks<C, BYT
 
     /// The codes that meet low nibbles, those that meet high ones, and what the offset adds too much, or what minima
     /// are multiplied with.
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], [low, high, sum]: [&mut [u8]; 3]) {
-        for i in 0..16 {
-            (low[i], high[i]) = (q[i] as u8, q[i + 16] as u8);
-        }
+        let (first, last) = q.split_at(16);
+        low.iter_mut().zip(first).for_each(|(low, q)| *low = *q as u8);
+        high.iter_mut().zip(last).for_each(|(high, q)| *high = *q as u8);
         let factor = if C::MINIMA { 1 } else { -i32::from(C::OFFSET) };
         sum.copy_from_slice(&(factor * (i32::from(sums[0]) + i32::from(sums[1]))).to_ne_bytes());
     }

@@ -148,21 +148,30 @@ fn arrange<L: Linear>(tile: &Tile<'_>, blocks: usize, arranged: &mut Vec<u8>) ->
     let (a, rest) = arranged[first..].split_at_mut(sizes[0]);
     let (b, rest) = rest.split_at_mut(sizes[1]);
     let (c, d) = rest.split_at_mut(sizes[2]);
+    let acts = tile.acts;
+    let mut places = [&mut *a, &mut *b, &mut *c];
+    for (q, sums) in acts.q.chunks_exact(L::VALUES).zip(acts.sums.chunks_exact(L::VALUES / 16)) {
+        let mut i = 0;
+        let parts = places.each_mut().map(|place| {
+            let (part, rest) = std::mem::take(place).split_at_mut(L::PARTS[i]);
+            (*place, i) = (rest, i + 1);
+            part
+        });
+        L::arrange(q, sums, parts);
+    }
     // Terms of an activation block: more than one where the weights' scales are finer.
-    let shared = blocks * L::TERMS / tile.acts.d.len().max(1);
-    for i in 0..count {
-        let block = i % blocks;
-        L::arrange(
-            &tile.acts.q[block * L::VALUES..][..L::VALUES],
-            &tile.acts.sums[block * L::VALUES / 16..][..L::VALUES / 16],
-            [
-                &mut a[L::PARTS[0] * i..][..L::PARTS[0]],
-                &mut b[L::PARTS[1] * i..][..L::PARTS[1]],
-                &mut c[L::PARTS[2] * i..][..L::PARTS[2]],
-            ],
-        );
-        for (t, d) in d[4 * L::TERMS * i..].as_chunks_mut::<4>().0[..L::TERMS].iter_mut().enumerate() {
-            *d = tile.acts.d[(block * L::TERMS + t) / shared].to_ne_bytes();
+    let shared = (blocks * L::TERMS / acts.d.len().max(1)).max(1);
+    let scales = d.as_chunks_mut::<4>().0.chunks_exact_mut(shared);
+    for (scales, d) in scales.zip(&acts.d) {
+        scales.fill(d.to_ne_bytes());
+    }
+    let ends = [(a, L::PARTS[0]), (b, L::PARTS[1]), (c, L::PARTS[2]), (d, 4 * L::TERMS)];
+    for (part, bytes) in ends {
+        let mut done = blocks;
+        while done < count {
+            let more = blocks.min(count - done);
+            part.copy_within(..more * bytes, done * bytes);
+            done += more;
         }
     }
     starts
