@@ -20,6 +20,8 @@ pub(super) trait Grid {
     const FACTOR: f32;
     /// Values that share a scale: 16 or 32.
     const SUB: usize;
+    /// Whether 32 values share a scale and magnitudes are so large that their sums seldom fit i16.
+    const WIDE: bool = false;
 
     /// Magnitudes, at most 62, of two blocks and their signs, bit `i` of word `r` for byte `i` of register `r`.
     ///
@@ -84,7 +86,7 @@ impl<G: Grid> Coded for Signed<G> {
 
 impl<G: Grid> Format for Signed<G> {
     const BYTES: usize = G::BYTES;
-    const STEPS: Steps = Steps::Super { sub: G::SUB, minima: false };
+    const STEPS: Steps = if G::WIDE { Steps::Wide } else { Steps::Super { sub: G::SUB, minima: false } };
     const OFFSET: Option<i16> = Some(<Self as Coded>::OFFSET);
 
     #[inline]

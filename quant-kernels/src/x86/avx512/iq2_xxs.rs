@@ -36,6 +36,7 @@ impl Grid for Iq2Xxs {
     const BYTES: usize = 66;
     const FACTOR: f32 = 0.125;
     const SUB: usize = 32;
+    const WIDE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

@@ -21,6 +21,7 @@ impl Grid for Iq3Xxs {
     const BYTES: usize = 98;
     const FACTOR: f32 = 0.25;
     const SUB: usize = 32;
+    const WIDE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
