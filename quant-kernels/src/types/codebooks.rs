@@ -5,7 +5,8 @@ use super::iq_grids;
 use super::scale_search::Uneven;
 
 /// The codebooks packed: an entry holds the numbers of its values among the levels, the first value lowest; 2 bits for
-/// each of 8 values, or 3 bits for each of 4.
+/// each of 8 values, or 3 bits for each of 4. (Of the tiers only AVX-512 looks values up in registers.)
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod packed {
     pub(crate) use super::super::iq_grids::{IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 }
