@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use quant_kernels::types::quantize::limit;
-use quant_kernels::{Error, GgmlType, Isa, Kernels, Parallel, Serial, Team, types};
+use quant_kernels::{Error, GgmlType, Isa, Kernels, Serial, Team, types};
 
 const ROWS: usize = 8;
 const COLS: usize = 1024;
