@@ -97,7 +97,7 @@ impl DeltaNet {
         let check = |what, expected: usize, got: usize| {
             if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
         };
-        let shared = self.key_heads.max(1) * (self.heads / self.key_heads.max(1));
+        let shared = self.key_heads * self.heads.checked_div(self.key_heads).unwrap_or(0);
         check("DeltaNet heads of each key head, together", self.heads, shared)?;
         let tokens = input.g.len() / self.heads.max(1);
         let keys = tokens * self.key_heads * self.key_dim;

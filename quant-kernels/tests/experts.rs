@@ -124,6 +124,7 @@ proptest! {
 fn wrong_shapes_are_refused() {
     assert!(matches!(Routes::new(4, 2, &[0, 4]), Err(Error::Expert { id: 4, experts: 4 })));
     assert!(matches!(Routes::new(4, 2, &[0, 1, 2]), Err(Error::Length { .. })));
+    assert!(matches!(Routes::new(0, 1, &[]), Err(Error::Length { .. })));
     assert!(matches!(Routes::new(4, 0, &[]), Err(Error::Length { .. })));
     let bytes = vec![0; 6 * 4 * 32];
     let weight = Weight::new(GgmlType::F32, 6, 32, &bytes).expect("shape");

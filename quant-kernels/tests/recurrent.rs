@@ -193,6 +193,13 @@ fn wrong_shapes_are_refused() {
         net.forward(Isa::Scalar, &Serial, empty, &mut [0.0; 48], &mut []).is_err(),
         "2 does not divide 3"
     );
+    let none = DeltaNet { key_heads: 0, ..net };
+    let beta = [0.0; 3];
+    let token = DeltaNetInput { v: &[0.0; 12], g: &beta, beta: &beta, ..empty };
+    assert!(
+        none.forward(Isa::Scalar, &Serial, token, &mut [0.0; 48], &mut [0.0; 12]).is_err(),
+        "no key heads"
+    );
     let net = DeltaNet { heads: 2, ..net };
     assert!(net.forward(Isa::Scalar, &Serial, empty, &mut [0.0; 31], &mut []).is_err());
     assert!(net.forward(Isa::Scalar, &Serial, empty, &mut [0.0; 32], &mut []).is_ok());

@@ -20,8 +20,11 @@ impl<'a> Routes<'a> {
     /// `ids[token * per_token + slot]` is below `experts`.
     ///
     /// # Errors
-    /// [`Error::Length`] if `per_token` does not divide the number of ids, [`Error::Expert`] for an id too large.
+    /// [`Error::Length`] if there are no experts or `per_token` does not divide the number of ids, [`Error::Expert`] for an id too large.
     pub fn new(experts: usize, per_token: usize, ids: &'a [u32]) -> Result<Self, Error> {
+        if experts == 0 {
+            return Err(Error::Length { what: "experts", expected: 1, got: 0 });
+        }
         if per_token == 0 || !ids.len().is_multiple_of(per_token) {
             let expected = ids.len().next_multiple_of(per_token.max(1));
             return Err(Error::Length { what: "routes", expected, got: ids.len() });
@@ -132,7 +135,7 @@ impl Kernels {
             if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
         };
         let plan = self.plan(activations, ty).ok_or(Error::NoKernel { ty })?;
-        let per_expert = rows / routes.experts.max(1);
+        let per_expert = rows / routes.experts;
         check("rows of all experts", per_expert.saturating_mul(routes.experts), rows)?;
         check("experts' input", x_rows.saturating_mul(cols), x.len())?;
         check("experts' output", routes.ids.len().saturating_mul(per_expert), p.out.len())?;
