@@ -7,6 +7,7 @@ mod cache;
 mod error;
 mod layout;
 mod pool;
+mod prefix_tree;
 
 pub use cache::{KvCache, SequenceId, Stats};
 pub use error::{Error, Half};
