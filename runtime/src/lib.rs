@@ -4,6 +4,7 @@
 mod backend;
 mod engine;
 mod error;
+mod fingerprint;
 pub mod memory;
 mod model;
 pub mod sample;
@@ -14,6 +15,7 @@ pub use engine::{
     Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Generation, Report, SessionId, Stats,
 };
 pub use error::Error;
+pub use fingerprint::Fingerprint;
 pub use model::Model;
 pub use quant_gguf::Gguf;
 pub use quant_kernels::{Activations, Isa};
