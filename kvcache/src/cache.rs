@@ -4,7 +4,7 @@ use crate::layout::Layout;
 use crate::pool::{PageData, PageId, Pool};
 use crate::{Error, Half, KvType, LayerShape, PAGE};
 use quant_kernels::Isa;
-use quant_kernels::attention::KvPage;
+use quant_kernels::attention::{KeyPage, ValuePage};
 use quant_kernels::store_f16::store_f16;
 
 /// Names a sequence of one cache. An id that was released never names another sequence.
@@ -261,8 +261,8 @@ impl KvCache {
         layer: usize,
         kv_head: usize,
         positions: usize,
-        keys: &mut Vec<KvPage<'a>>,
-        values: &mut Vec<KvPage<'a>>,
+        keys: &mut Vec<KeyPage<'a>>,
+        values: &mut Vec<ValuePage<'a>>,
     ) -> Result<(), Error> {
         let sequence = self.sequence(id)?;
         let place = self
@@ -278,10 +278,10 @@ impl KvCache {
         for &page in pages {
             let (k, v) = match self.pool.data(page) {
                 PageData::F16(data) => {
-                    (KvPage::F16(&data[place.keys(kv_head)]), KvPage::F16(&data[place.values(kv_head)]))
+                    (KeyPage::F16(&data[place.keys(kv_head)]), ValuePage::F16(&data[place.values(kv_head)]))
                 }
                 PageData::F32(data) => {
-                    (KvPage::F32(&data[place.keys(kv_head)]), KvPage::F32(&data[place.values(kv_head)]))
+                    (KeyPage::F32(&data[place.keys(kv_head)]), ValuePage::F32(&data[place.values(kv_head)]))
                 }
             };
             keys.push(k);

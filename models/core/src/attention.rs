@@ -5,7 +5,10 @@ use crate::context::{Batch, Context, Entry};
 use crate::layer::RmsNorm;
 use crate::matrix::Linear;
 use crate::rows::{TILE_ROWS, for_each, lock, sized};
-use quant_kernels::attention::{AttentionScratch, AttentionTask, KvPage, attend, attend_span, merge_spans};
+use quant_kernels::attention::{
+    AttentionScratch, AttentionTask, KeyPage, QueryVariants, ValueDomains, ValuePage, attend, attend_span,
+    merge_spans,
+};
 use quant_kernels::rope::Rope;
 use quant_kernels::{Isa, Parallel};
 use quant_kvcache::{KvCache, LayerShape};
@@ -72,8 +75,8 @@ pub(crate) struct AttentionBuffers {
     /// Where tasks are split by spans of positions: task and span, and results in the same order.
     units: Vec<(usize, usize)>,
     partials: Vec<f32>,
-    key_pages: Vec<KvPage<'static>>,
-    value_pages: Vec<KvPage<'static>>,
+    key_pages: Vec<KeyPage<'static>>,
+    value_pages: Vec<ValuePage<'static>>,
     workers: Vec<Mutex<AttentionScratch>>,
 }
 
@@ -212,7 +215,7 @@ impl Attention {
             for (task, out) in outputs {
                 let (partials, after) = rest.split_at(task.partial_len() * task.spans().len());
                 rest = after;
-                merge_spans(&task, partials, &mut lock(&workers[0]), out);
+                merge_spans(isa, &task, partials, &mut lock(&workers[0]), out);
             }
         }
         *key_pages = recycle(keys);
@@ -228,8 +231,8 @@ impl Attention {
         batch: &Batch,
         cache: &'c KvCache,
         tasks: &mut Vec<Task>,
-        keys: &mut Vec<KvPage<'c>>,
-        values: &mut Vec<KvPage<'c>>,
+        keys: &mut Vec<KeyPage<'c>>,
+        values: &mut Vec<ValuePage<'c>>,
     ) -> Result<(), Error> {
         tasks.clear();
         for &entry in &batch.entries {
@@ -262,8 +265,8 @@ impl Attention {
         &self,
         task: &Task,
         q: &'t [f32],
-        keys: &'t [KvPage<'t>],
-        values: &'t [KvPage<'t>],
+        keys: &'t [KeyPage<'t>],
+        values: &'t [ValuePage<'t>],
     ) -> AttentionTask<'t> {
         let width = self.q.rows();
         let first_row = task.entry.first_row + task.first;
@@ -279,6 +282,8 @@ impl Attention {
             window: self.window,
             k: &keys[task.pages.clone()],
             v: &values[task.pages.clone()],
+            domains: ValueDomains::none(),
+            variants: QueryVariants::default(),
             scale: self.scale,
         }
     }
@@ -306,8 +311,8 @@ fn take<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
     first
 }
 
-/// An empty list of another lifetime in the same memory.
-fn recycle<'a>(mut list: Vec<KvPage<'_>>) -> Vec<KvPage<'a>> {
+/// An empty list of the same pages of another lifetime, in the same memory.
+fn recycle<T, U>(mut list: Vec<T>) -> Vec<U> {
     list.clear();
     // Collecting a mapped vector whose items have one layout keeps its memory.
     list.into_iter().map(|_| unreachable!("the list is empty")).collect()

@@ -10,7 +10,6 @@ use crate::sample::Pieces;
 use crate::{Error, SamplerConfig};
 use proptest::prelude::*;
 use quant_kernels::Isa;
-use quant_kernels::attention::KvPage;
 use quant_kvcache::{KvCache, KvType, LayerShape};
 use quant_models::{LogitsWanted, Span};
 use quant_tokenizer::DecoderState;
@@ -83,12 +82,13 @@ impl Backend for Simulated {
                     cache.pages(span.sequence, 0, 0, position + 1, &mut keys, &mut values)?;
                     let mut hash = 0u64;
                     for p in 0..=position {
-                        let at = |pages: &[KvPage<'_>]| match &pages[p / 128] {
-                            KvPage::F32(page) => page[p % 128],
-                            KvPage::F16(_) => unreachable!("the cache is f32"),
-                        };
-                        assert_eq!(at(&values), p as f32, "the page of another position");
-                        hash = (hash ^ at(&keys) as u64 ^ (p as u64) << 8)
+                        let key = keys[p / 128].get(p % 128).expect("the cache is f32");
+                        assert_eq!(
+                            values[p / 128].get(p % 128),
+                            Some(p as f32),
+                            "the page of another position"
+                        );
+                        hash = (hash ^ key as u64 ^ (p as u64) << 8)
                             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
                             .rotate_left(23);
                     }
