@@ -44,6 +44,9 @@ pub(crate) struct Transfer {
     pub from: Part,
 }
 
+/// What is done with a transfer: `work(worker, job, from, to)`.
+pub(crate) type Work<'a> = dyn Fn(usize, usize, &[u8], &mut [u8]) + Sync + 'a;
+
 /// All memory of a cache.
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -224,12 +227,7 @@ impl Arena {
     ///
     /// # Panics
     /// Unless the targets lie in one pool, ascend without overlap, and no source lies in that pool.
-    pub fn transfer(
-        &mut self,
-        parallel: &dyn Parallel,
-        jobs: &[Transfer],
-        work: &(dyn Fn(usize, usize, &[u8], &mut [u8]) + Sync),
-    ) {
+    pub fn transfer(&mut self, parallel: &dyn Parallel, jobs: &[Transfer], work: &Work<'_>) {
         let Some(pool) = jobs.first().map(|job| job.to.block.pool) else { return };
         let ascends = jobs.is_sorted_by(|a, b| {
             (a.to.block, a.to.bytes.end) <= (b.to.block, b.to.bytes.start) || a.to.block < b.to.block
