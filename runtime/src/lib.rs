@@ -19,6 +19,6 @@ pub use fingerprint::Fingerprint;
 pub use model::Model;
 pub use quant_gguf::Gguf;
 pub use quant_kernels::{Activations, Isa};
-pub use quant_kvcache::KvType;
+pub use quant_kvcache::{Policy, presets};
 pub use quant_models::{LogitsWanted, ModelInfo};
 pub use sample::{DryConfig, SamplerConfig};

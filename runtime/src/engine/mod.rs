@@ -57,7 +57,7 @@ impl Engine {
         let plan = options.plan(model)?;
         let team = Arc::new(Team::new(plan.threads)?);
         let context = Context::new(Arc::new(Kernels::new(options.isa)), team, options.activations);
-        let cache = KvCache::new(model.decoder().kv_layout(), options.kv, plan.budget)?;
+        let cache = KvCache::new(model.decoder().kv_layout(), &options.kv, plan.budget)?;
         let backend = Box::new(ModelBackend::new(Arc::clone(model), context));
         Ok(Self { threads: plan.threads, ..Self::with_backend(backend, cache, plan.context, options.chunk) })
     }
@@ -191,7 +191,7 @@ impl Engine {
     /// Ends a session's generation. The session stays open, with the tokens chosen so far. `None` if none runs.
     pub fn cancel(&mut self, id: SessionId) -> Option<Finish> {
         let job = self.sessions.get_mut(&id)?.job.take()?;
-        Some(job.finish(FinishReason::Cancelled, self.cache.stats().used_bytes))
+        Some(job.finish(FinishReason::Cancelled, &self.cache.stats()))
     }
 
     /// Continues a session's text, as an iterator of events. The session stays open.
