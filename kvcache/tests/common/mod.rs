@@ -47,6 +47,16 @@ impl Loop {
 
     /// Writes, seals and attends, but does not commit: for each span the outputs' bits of each token.
     pub fn pass(&mut self, spans: &[(SequenceId, &[u32])]) -> Result<Vec<Vec<Vec<u32>>>, Error> {
+        self.run(spans, true)
+    }
+
+    /// Writes, seals and commits.
+    pub fn pass_without_queries(&mut self, id: SequenceId, tokens: &[u32]) -> Result<(), Error> {
+        self.run(&[(id, tokens)], false)?;
+        self.cache.commit(id, tokens.len())
+    }
+
+    fn run(&mut self, spans: &[(SequenceId, &[u32])], attends: bool) -> Result<Vec<Vec<Vec<u32>>>, Error> {
         let mut out: Vec<Vec<Vec<u32>>> = spans.iter().map(|(_, t)| vec![Vec::new(); t.len()]).collect();
         for (id, tokens) in spans {
             self.cache.reserve(*id, tokens.len())?;
@@ -64,7 +74,7 @@ impl Loop {
                 }
             }
             self.cache.seal(self.isa, &*self.parallel, layer, spans.iter().map(|(id, _)| *id))?;
-            for ((id, tokens), out) in spans.iter().zip(&mut out) {
+            for ((id, tokens), out) in spans.iter().zip(&mut out).filter(|_| attends) {
                 for head in 0..kv_heads {
                     self.attend(*id, layer, head, tokens, out)?;
                 }
