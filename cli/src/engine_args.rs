@@ -2,14 +2,38 @@
 
 use crate::failure;
 use quant_runtime::{Activations, EngineOptions, Isa, KvType};
+use std::fmt;
 
 /// How keys and values are stored.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kv {
     /// Half precision.
     F16,
     /// Single precision: the reference.
     F32,
+}
+
+impl Kv {
+    /// What quality is measured against.
+    pub const EXACT: Self = Self::F16;
+
+    /// All of them.
+    pub fn presets() -> Vec<Self> {
+        vec![Self::F16, Self::F32]
+    }
+
+    pub fn kv_type(self) -> KvType {
+        match self {
+            Self::F16 => KvType::F16,
+            Self::F32 => KvType::F32,
+        }
+    }
+}
+
+impl fmt::Display for Kv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kv_type().name())
+    }
 }
 
 /// How activations are treated.
@@ -19,6 +43,15 @@ pub enum ActivationsArg {
     Auto,
     /// Never quantized; weights are dequantized: the reference.
     F32,
+}
+
+impl From<ActivationsArg> for Activations {
+    fn from(arg: ActivationsArg) -> Self {
+        match arg {
+            ActivationsArg::Auto => Self::Auto,
+            ActivationsArg::F32 => Self::F32,
+        }
+    }
 }
 
 /// How to compute.
@@ -42,14 +75,8 @@ impl EngineArgs {
         Ok(EngineOptions {
             isa: isa()?,
             threads: threads.map(|n| n as usize),
-            kv: match self.kv {
-                Kv::F16 => KvType::F16,
-                Kv::F32 => KvType::F32,
-            },
-            activations: match self.activations {
-                ActivationsArg::Auto => Activations::Auto,
-                ActivationsArg::F32 => Activations::F32,
-            },
+            kv: self.kv.kv_type(),
+            activations: self.activations.into(),
             context: self.ctx.map(|n| n as usize),
             ..EngineOptions::default()
         })
@@ -57,7 +84,7 @@ impl EngineArgs {
 }
 
 /// The SIMD tier that `QUANT_ISA` names, or the best one.
-fn isa() -> anyhow::Result<Isa> {
+pub fn isa() -> anyhow::Result<Isa> {
     match std::env::var("QUANT_ISA") {
         Err(std::env::VarError::NotPresent) => Ok(Isa::detect()),
         Err(error) => Err(failure::usage(format!("QUANT_ISA: {error}"))),

@@ -6,6 +6,7 @@ mod engine;
 mod error;
 pub mod memory;
 mod model;
+pub mod quality;
 pub mod sample;
 mod stop;
 pub mod threads;
