@@ -54,6 +54,13 @@ impl KvCache {
         Ok(PageHold { groups, index })
     }
 
+    /// Whether [`KvCache::complete`] might add something.
+    pub(crate) fn is_incomplete(&self, page: &PageHold) -> bool {
+        page.groups.iter().zip(&self.layout.groups).any(|(held, group)| {
+            held.page.is_none() || group.schedule.tiers.first() == Some(&0) && held.forms >> RAW & 1 == 1
+        })
+    }
+
     /// Completes what is kept of a page by what is kept of the same page elsewhere: groups that a sliding window had left
     /// there, and sealed forms in place of what was written. Returns the rest, to be given back.
     pub(crate) fn complete(&self, page: &mut PageHold, mut other: PageHold) -> PageHold {

@@ -22,6 +22,15 @@ impl KvCache {
         let mut added = Ok(0);
         let mut parent = None;
         for (index, tokens) in tokens.chunks_exact(PAGE).take(pages).enumerate() {
+            let known = prefixes.child(parent, tokens);
+            if let Some(page) = known.and_then(|known| prefixes.page_mut(known)) {
+                parent = known;
+                if self.is_incomplete(page) {
+                    let rest = self.hold(id, index).map(|hold| self.complete(page, hold));
+                    added = added.and_then(|count| rest.map(|rest| (self.drop_hold(rest), count).1));
+                }
+                continue;
+            }
             let hold = match self.hold(id, index) {
                 Ok(hold) => hold,
                 Err(error) => {
@@ -29,15 +38,6 @@ impl KvCache {
                     break;
                 }
             };
-            if let Some(known) = prefixes.child(parent, tokens) {
-                let rest = match prefixes.page_mut(known) {
-                    Some(page) => self.complete(page, hold),
-                    None => hold,
-                };
-                self.drop_hold(rest);
-                parent = Some(known);
-                continue;
-            }
             match prefixes.insert(parent, tokens, hold) {
                 Ok(new) => {
                     added = added.map(|count| count + 1);

@@ -18,7 +18,7 @@ const SAMPLE_BYTES: usize = 64;
 /// assert_eq!(hex.parse::<Fingerprint>()?.to_string(), hex);
 /// # Ok::<(), &'static str>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Fingerprint(u128);
 
 impl Fingerprint {

@@ -7,12 +7,14 @@ mod error;
 mod fingerprint;
 pub mod memory;
 mod model;
+pub mod quality;
 pub mod sample;
 mod stop;
 pub mod threads;
 
 pub use engine::{
-    Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Generation, Report, SessionId, Stats,
+    Binding, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Generation, Report,
+    SessionId, Stats,
 };
 pub use error::Error;
 pub use fingerprint::Fingerprint;

@@ -22,10 +22,9 @@ use crate::{Error, Fingerprint};
 use quant_gguf::{Gguf, Writer};
 use quant_kernels::GgmlType;
 use quant_kvcache::{Bytes, Export, ImportPart, KvCache};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
@@ -112,9 +111,7 @@ impl Engine {
         match (file, binding) {
             (None, _) => Fingerprint::default(),
             (Some(file), Binding::Sampled) => Fingerprint::of(file),
-            (Some(file), Binding::Verified) => {
-                Fingerprint::of_all_bytes(file, &mut |_, _| ControlFlow::Continue(())).unwrap_or_default()
-            }
+            (Some(file), Binding::Verified) => Fingerprint::of_all_bytes(file, &mut |_, _| {}),
         }
     }
 }
@@ -145,7 +142,8 @@ fn add_tensors<'a>(
         let name = format!("{}.{}", part.group, part.form);
         writer.tensor(&format!("pages.{name}"), GgmlType::I32, &[part.pages.len() as u64], &table[..])?;
         let bytes: usize = part.blocks.iter().map(|block| block.len()).sum();
-        let blocks = quant_gguf::Data::from_fn(|out| part.blocks.iter().try_for_each(|block| out.write_all(block)));
+        let blocks =
+            quant_gguf::Data::from_fn(|out| part.blocks.iter().try_for_each(|block| out.write_all(block)));
         writer.tensor(&format!("blocks.{name}"), GgmlType::I8, &[bytes as u64], blocks)?;
     }
     Ok(())
@@ -154,17 +152,106 @@ fn add_tensors<'a>(
 /// Beside its place first, then renamed.
 fn write_whole(path: &Path, writer: Writer<'_>) -> Result<(), Error> {
     let mut part = path.as_os_str().to_owned();
-    let _ = write!(&mut AppendTo(&mut part), ".{}.part", std::process::id());
+    part.push(format!(".{}.part", std::process::id()));
     let part = PathBuf::from(part);
-    let result = File::create(&part).map_err(|source| Error::Io { path: part.clone(), source }).and_then(|file| {
-        let mut out = BufWriter::new(file);
-        writer.write_to(&mut out)?;
-        let flushed = out.flush().and_then(|()| out.get_ref().sync_all());
-        flushed.and_then(|()| std::fs::rename(&part, path)).map_err(|source| Error::Io { path: path.to_owned(), source })
-    });
+    let result =
+        File::create(&part).map_err(|source| Error::Io { path: part.clone(), source }).and_then(|file| {
+            let mut out = BufWriter::new(file);
+            writer.write_to(&mut out)?;
+            let flushed = out.flush().and_then(|()| out.get_ref().sync_all());
+            flushed
+                .and_then(|()| std::fs::rename(&part, path))
+                .map_err(|source| Error::Io { path: path.to_owned(), source })
+        });
     if result.is_err() {
         // The first error is the one that matters.
         let _ = std::fs::remove_file(&part);
     }
     result
+}
+
+/// A file that may be a snapshot.
+struct Snapshot<'a> {
+    path: &'a Path,
+    file: &'a Gguf,
+}
+
+impl Snapshot<'_> {
+    fn bad(&self, problem: impl Into<String>) -> Error {
+        Error::Snapshot { path: self.path.to_owned(), problem: problem.into() }
+    }
+
+    fn text(&self, key: &str) -> Result<&str, Error> {
+        Ok(self.file.require_str(key)?)
+    }
+
+    fn length(&self) -> Result<usize, Error> {
+        let length = self.file.require_u64("quant-kv.length")?;
+        usize::try_from(length).map_err(|_| self.bad("it has more positions than memory can hold"))
+    }
+
+    /// Whether it is of this model and a cache like this one.
+    fn check(&self, engine: &Engine, binding: Binding) -> Result<(), Error> {
+        if self.file.str("general.architecture")? != Some(ARCHITECTURE) {
+            return Err(self.bad("it is not a snapshot of a session"));
+        }
+        if self.text("quant-kv.model")? != engine.fingerprint(Binding::Sampled).to_string() {
+            return Err(self.bad("it was made with another model"));
+        }
+        if binding == Binding::Verified {
+            let Some(all) = self.file.str("quant-kv.model_bytes")? else {
+                return Err(self.bad("its model can't be verified: it was saved without that"));
+            };
+            if all != engine.fingerprint(binding).to_string() {
+                return Err(self.bad("the model's file has other bytes than the one it was made with"));
+            }
+        }
+        if self.text("quant-kv.cache")? != described(&engine.cache) {
+            let (policy, own) = (self.text("quant-kv.policy")?, engine.cache.policy().to_string());
+            return Err(self.bad(if policy == own {
+                format!("its KV cache ({own}) is of another version or machine")
+            } else {
+                format!("its KV cache is {policy}, this one is {own}")
+            }));
+        }
+        Ok(())
+    }
+
+    /// The tokens and the parts, once the checksum agrees.
+    fn read(&self) -> Result<(Vec<u32>, Vec<ImportPart>), Error> {
+        let mut checksum = Xxh3::new();
+        let tokens = self.tensor("tokens", GgmlType::I32)?;
+        checksum.update(&tokens);
+        let mut parts = Vec::new();
+        // In the file's order, which is that of saving.
+        for info in self.file.tensors().filter(|info| info.name.starts_with("pages.")) {
+            let name = info.name.trim_start_matches("pages.");
+            let numbers = name.split_once('.').and_then(|(g, f)| Some((g.parse().ok()?, f.parse().ok()?)));
+            let (group, form) = numbers.ok_or_else(|| self.bad("it has a tensor that no snapshot has"))?;
+            let pages = self.tensor(info.name, GgmlType::I32)?;
+            let blocks = self.tensor(&format!("blocks.{name}"), GgmlType::I8)?;
+            checksum.update(&pages);
+            checksum.update(&blocks);
+            let len = blocks.len();
+            let bytes = Bytes::new(Arc::new(blocks), 0..len).ok_or_else(|| self.bad("its bytes are gone"))?;
+            parts.push(ImportPart { group, form, pages: words(&pages), bytes });
+        }
+        if self.text("quant-kv.checksum")? != format!("{:032x}", checksum.digest128()) {
+            return Err(self.bad("it is damaged: its checksum is another"));
+        }
+        Ok((words(&tokens), parts))
+    }
+
+    fn tensor(&self, name: &str, ty: GgmlType) -> Result<quant_gguf::Bytes, Error> {
+        let tensor = self.file.tensor(name)?;
+        if tensor.ty == ty {
+            Ok(tensor.bytes)
+        } else {
+            Err(self.bad(format!("its tensor {name} is of another type")))
+        }
+    }
+}
+
+fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
 }
