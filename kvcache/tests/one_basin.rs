@@ -108,12 +108,15 @@ fn policy() -> impl Strategy<Value = Policy> {
 /// A sequence, its tokens, and the outputs at each of them.
 type Known = (SequenceId, Vec<u32>, Vec<Vec<u32>>);
 
+/// Pages that are kept, their tokens, and the outputs at each of them.
+type Kept = (Vec<PageHold>, Vec<u32>, Vec<Vec<u32>>);
+
 fn history(policy: &Policy, budget: usize, steps: Vec<Step>) {
     const LONGEST: usize = 900;
     let mut one = Loop::new(policy, budget);
     one.parallel = Arc::new(Team::new(2).unwrap());
     let mut known: Vec<Known> = vec![(one.cache.create(), Vec::new(), Vec::new())];
-    let mut holds: Vec<(Vec<PageHold>, Vec<u32>, Vec<Vec<u32>>)> = Vec::new();
+    let mut holds: Vec<Kept> = Vec::new();
     for (salt, step) in steps.into_iter().enumerate() {
         if known.is_empty() {
             known.push((one.cache.create(), Vec::new(), Vec::new()));
