@@ -38,20 +38,16 @@ fn winding(policy: &Policy, text: &[u32], isa: Isa, threads: usize, chunk: usize
 
 #[test]
 fn every_codec() {
-    let text = tokens(420, 1);
+    let text = tokens(330, 1);
     for entry in registry() {
-        for policy in [format!("k={0},v={0}", entry.name), format!("k={},v=f16,sinks=128", entry.name)] {
-            let policy: Policy = policy.parse().unwrap();
-            let expected = straight(common::layers(), &policy, &text);
-            for (isa, threads, chunk) in
-                [(Isa::detect(), 1, 97), (Isa::Scalar, 2, 420), (Isa::detect(), 3, 13)]
-            {
-                let found = winding(&policy, &text, isa, threads, chunk);
-                assert!(
-                    found == expected,
-                    "{policy}: other bits with {isa}, {threads} threads, chunks of {chunk}"
-                );
-            }
+        let policy: Policy = format!("k={0},v={0},sinks=128", entry.name).parse().unwrap();
+        let expected = straight(common::layers(), &policy, &text);
+        for (isa, threads, chunk) in [(Isa::detect(), 2, 97), (Isa::Scalar, 1, 300)] {
+            let found = winding(&policy, &text, isa, threads, chunk);
+            assert!(
+                found == expected,
+                "{policy}: other bits with {isa}, {threads} threads, chunks of {chunk}"
+            );
         }
     }
 }
@@ -107,6 +103,8 @@ fn policy() -> impl Strategy<Value = Policy> {
 
 /// A sequence, its tokens, and the outputs at each of them.
 type Known = (SequenceId, Vec<u32>, Vec<Vec<u32>>);
+/// Held pages of such a sequence.
+type Kept = (Vec<PageHold>, Vec<u32>, Vec<Vec<u32>>);
 
 /// Pages that are kept, their tokens, and the outputs at each of them.
 type Kept = (Vec<PageHold>, Vec<u32>, Vec<Vec<u32>>);

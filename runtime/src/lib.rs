@@ -13,7 +13,7 @@ mod stop;
 pub mod threads;
 
 pub use engine::{
-    Binding, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Generation, Report,
+    Binding, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Generation, KvFit, Report,
     SessionId, Stats,
 };
 pub use error::Error;
@@ -21,6 +21,6 @@ pub use fingerprint::Fingerprint;
 pub use model::Model;
 pub use quant_gguf::Gguf;
 pub use quant_kernels::{Activations, Isa};
-pub use quant_kvcache::{Policy, presets};
+pub use quant_kvcache::{Policy, Stats as KvStats, presets};
 pub use quant_models::{LogitsWanted, ModelInfo};
 pub use sample::{DryConfig, SamplerConfig};
