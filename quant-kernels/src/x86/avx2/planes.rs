@@ -103,14 +103,27 @@ impl PlaneOps for Avx2 {
     }
 
     #[inline(always)]
-    fn ints(self, v: [__m256i; 2]) -> [i32; 16] {
-        let mut out = [0; 16];
-        // SAFETY: self is the proof; the array covers the 16 values written.
-        unsafe {
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), v[0]);
-            _mm256_storeu_si256(out.as_mut_ptr().add(8).cast(), v[1]);
-        }
-        out
+    fn load_ints(self, x: &[i32; 16]) -> [__m256i; 2] {
+        let x = x.as_chunks::<8>().0;
+        // SAFETY: self is the proof; the references cover the 8 values each that are read.
+        unsafe { [_mm256_loadu_si256(x[0].as_ptr().cast()), _mm256_loadu_si256(x[1].as_ptr().cast())] }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> [__m256i; 2] {
+        // SAFETY: self is the proof.
+        unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+
+    #[inline(always)]
+    fn shift_up<const N: u32>(self, v: [__m256i; 2]) -> [__m256i; 2] {
+        [self.up::<N>(v[0]), self.up::<N>(v[1])]
+    }
+
+    #[inline(always)]
+    fn float(self, v: [__m256i; 2]) -> [__m256; 2] {
+        // SAFETY: self is the proof.
+        unsafe { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }
     }
 
     #[inline(always)]
@@ -140,6 +153,12 @@ impl PlaneOps for Avx2 {
                 [_mm256_and_si256(v[0], low), _mm256_and_si256(v[1], low)],
             ]
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: usize) {
+        // SAFETY: self is the proof; a prefetch touches no memory, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) }
     }
 }
 

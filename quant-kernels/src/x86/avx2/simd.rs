@@ -79,6 +79,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn abs(self, v: Self::V) -> Self::V {
+        // SAFETY: self is the proof.
+        unsafe {
+            let sign = _mm256_set1_ps(-0.0);
+            [_mm256_andnot_ps(sign, v[0]), _mm256_andnot_ps(sign, v[1])]
+        }
+    }
+
+    #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         // SAFETY: self is the proof, of FMA too.
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
@@ -115,6 +124,23 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn select(self, x: Self::V, limit: f32, below: Self::V, other: Self::V) -> Self::V {
+        // SAFETY: self is the proof.
+        unsafe {
+            let limit = _mm256_set1_ps(limit);
+            let (low, high) =
+                (_mm256_cmp_ps::<_CMP_LT_OQ>(x[0], limit), _mm256_cmp_ps::<_CMP_LT_OQ>(x[1], limit));
+            [_mm256_blendv_ps(other[0], below[0], low), _mm256_blendv_ps(other[1], below[1], high)]
+        }
+    }
+
+    #[inline(always)]
+    fn raise(self, v: Self::V, exponent: Self::V) -> Self::V {
+        // SAFETY: self is the proof.
+        unsafe { [raised(v[0], exponent[0]), raised(v[1], exponent[1])] }
+    }
+
+    #[inline(always)]
     fn tree_to_quads(self, v: [Self::V; 4]) -> Self::V {
         // SAFETY: self is the proof.
         unsafe {
@@ -145,6 +171,14 @@ impl Simd for Avx2 {
 #[target_feature(enable = "avx2")]
 fn butterfly<const MASK: i32>(v: __m256, w: __m256) -> __m256 {
     _mm256_blend_ps::<MASK>(_mm256_add_ps(v, w), _mm256_sub_ps(w, v))
+}
+
+/// The bits of `v` plus the low bits of `exponent` in the exponent's place.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn raised(v: __m256, exponent: __m256) -> __m256 {
+    let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(exponent));
+    _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), exponent))
 }
 
 /// Lanes 0..4 plus 4..8 of both.
