@@ -45,12 +45,10 @@ pub(crate) trait PlaneOps: Simd {
     fn load_ints(self, x: &[i32; LANES]) -> Self::Ints;
     /// The same integer in all lanes.
     fn splat_int(self, x: i32) -> Self::Ints;
-    /// Integers shifted up by `N`.
-    fn shift_up<const N: u32>(self, v: Self::Ints) -> Self::Ints;
+    /// `(a << N) + b`.
+    fn shift_add<const N: u32>(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// Integers as floats.
     fn float(self, v: Self::Ints) -> Self::V;
-    /// a + b.
-    fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// The low bytes.
     fn narrow(self, v: Self::Ints, out: &mut [i8; 16]);
     /// `v >> 7` and `v & 127`.
@@ -123,7 +121,13 @@ pub(super) fn dispatch<K: PlaneKernel>(isa: Isa, kernel: K) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(proof) => crate::x86::avx2::planes::run(proof, kernel),
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni(proof) => crate::x86::avx2::planes::run_vnni(proof, kernel),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512(proof) => crate::x86::avx512::planes::run(proof, kernel),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(proof) => crate::arm::neon::planes(proof, kernel),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Simd128(proof) => kernel.run(proof),
         _ => kernel.run(Portable),
     }
 }
@@ -166,7 +170,7 @@ impl PlaneMatrix<'_> {
         let mut first = 0;
         macro_rules! blocks {
             ($($rows:literal)*) => {$(
-                while $rows % F::PARTS == 0 && first + $rows <= count {
+                while $rows % F::PARTS == 0 && count - first >= $rows {
                     let x = &x[first * self.ins..][..$rows * self.ins];
                     self.block::<P, F, BITS, $rows>(p, x, ahead, first, &mut fold);
                     first += $rows;
@@ -428,18 +432,13 @@ impl PlaneOps for Portable {
     }
 
     #[inline(always)]
-    fn shift_up<const N: u32>(self, v: [i32; 16]) -> [i32; 16] {
-        v.map(|v| v << N)
+    fn shift_add<const N: u32>(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| (a[i] << N).wrapping_add(b[i]))
     }
 
     #[inline(always)]
     fn float(self, v: [i32; 16]) -> [f32; 16] {
         v.map(|v| v as f32)
-    }
-
-    #[inline(always)]
-    fn add_ints(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
-        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
     }
 
     #[inline(always)]

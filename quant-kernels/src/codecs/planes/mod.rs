@@ -39,8 +39,14 @@ mod dots;
 mod encode;
 mod score;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use dots::{PlaneKernel, PlaneOps};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use dots::PlaneKernel;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+pub(crate) use dots::PlaneOps;
 
 use super::{
     Codec, CodecParams, CodecScratch, KeyCodec, PAGE, Rotation, RotationKind, Space, ValueCodec, take,

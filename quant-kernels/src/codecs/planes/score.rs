@@ -283,7 +283,7 @@ fn quantize<P: PlaneOps, const R: usize, const N: usize>(
         let mut sum = p.round(zero);
         for i in 0..lines {
             let ints = p.round(p.mul(p.mul(p.load(&rows[r][i]), p.load(&scale[i])), inverse));
-            sum = p.add_ints(sum, ints);
+            sum = p.shift_add::<0>(sum, ints);
             if N == 2 {
                 let parts = p.split(ints);
                 p.narrow(parts[0], &mut high[i]);
@@ -335,7 +335,7 @@ fn offset(bits: usize, sum: i32) -> i32 {
 fn exact<P: PlaneOps, const N: usize>(p: P, sums: &[[i32; LANES]], offset: i32) -> P::V {
     let mut sum = p.load_ints(&sums[0]);
     if N == 2 {
-        sum = p.add_ints(p.shift_up::<7>(sum), p.load_ints(&sums[1]));
+        sum = p.shift_add::<7>(sum, p.load_ints(&sums[1]));
     }
-    p.float(p.add_ints(p.shift_up::<1>(sum), p.splat_int(offset.wrapping_neg())))
+    p.float(p.shift_add::<1>(sum, p.splat_int(offset.wrapping_neg())))
 }

@@ -104,21 +104,15 @@ impl PlaneOps for Avx512 {
     }
 
     #[inline(always)]
-    fn shift_up<const N: u32>(self, v: __m512i) -> __m512i {
+    fn shift_add<const N: u32>(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: self is the proof.
-        unsafe { _mm512_slli_epi32::<N>(v) }
+        unsafe { _mm512_add_epi32(_mm512_slli_epi32::<N>(a), b) }
     }
 
     #[inline(always)]
     fn float(self, v: __m512i) -> __m512 {
         // SAFETY: self is the proof.
         unsafe { _mm512_cvtepi32_ps(v) }
-    }
-
-    #[inline(always)]
-    fn add_ints(self, a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: self is the proof.
-        unsafe { _mm512_add_epi32(a, b) }
     }
 
     #[inline(always)]
