@@ -43,6 +43,9 @@ pub struct Args {
     /// Go on after tokens that end a text.
     #[arg(long)]
     ignore_end: bool,
+    /// When the context is full, forget half of it, all but its first N tokens (rounded up to 128), and go on.
+    #[arg(long, value_name = "N")]
+    context_shift: Option<u32>,
     /// Read special tokens in the prompt, such as <|begin_of_text|>, as what they stand for.
     #[arg(long)]
     parse_special: bool,
@@ -93,6 +96,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         max_tokens: Some(args.tokens.unwrap_or(TOKENS) as usize),
         stop_strings: args.stop.clone(),
         ignore_end: args.ignore_end,
+        context_shift: args.context_shift.map(|n| n as usize),
         ..GenerateOptions::default()
     };
     let generation = engine.resume(session, &request)?;
@@ -234,6 +238,8 @@ fn kv_text(stats: &Stats) -> String {
 fn stats_json(stats: &Stats) -> serde_json::Value {
     json!({
         "prompt_tokens": stats.prompt_tokens,
+        "reused_tokens": stats.reused_tokens,
+        "shifted_tokens": stats.shifted_tokens,
         "generated_tokens": stats.generated_tokens,
         "prefill_seconds": stats.prefill.as_secs_f64(),
         "prefill_tokens_per_second": stats.prefill_rate(),

@@ -246,6 +246,19 @@ fn bench_measures() {
 }
 
 #[test]
+fn a_full_context_ends_the_text_or_moves_up() {
+    let args = ["run", "-n", "700", "--temp", "0", "--ignore-end", "--ctx", "384", "--kv", "8", "--json"];
+    let full = json(&args);
+    assert_eq!(full["finish_reason"], "context_full");
+    let shifted = json(&[&args[..], &["--context-shift", "100"]].concat());
+    assert_eq!(shifted["finish_reason"], "length");
+    assert_eq!(shifted["tokens"].as_array().unwrap().len(), 700);
+    assert!(shifted["stats"]["shifted_tokens"].as_u64().unwrap() >= 320);
+    let same = full["tokens"].as_array().unwrap().len();
+    assert_eq!(shifted["tokens"].as_array().unwrap()[..same], full["tokens"].as_array().unwrap()[..]);
+}
+
+#[test]
 fn a_saved_session_goes_on_as_if_it_had_not_ended() {
     let folder = Folder::new();
     let file = &folder.path("story.kv")[..];

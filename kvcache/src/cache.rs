@@ -16,7 +16,7 @@ pub struct SequenceId {
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+pub(crate) struct Slot {
     generation: u32,
     sequence: Option<Sequence>,
 }
@@ -31,7 +31,7 @@ pub struct KvCache {
     pub(crate) pages: Vec<Pages>,
     pub(crate) sealer: Sealer,
     pub(crate) prefixes: Prefixes,
-    slots: Vec<Slot>,
+    pub(crate) slots: Vec<Slot>,
     free: Vec<u32>,
     /// Blocks that a reserve needs, by pool.
     wanted: Vec<usize>,
@@ -89,7 +89,7 @@ impl KvCache {
     /// A new, empty sequence. It takes no page until something is reserved.
     pub fn create(&mut self) -> SequenceId {
         let tables = vec![Table::default(); self.pages.len()];
-        self.insert(Sequence { len: 0, tables })
+        self.insert(Sequence { tables, ..Sequence::default() })
     }
 
     /// A sequence with the same past, sharing its pages: nothing is copied but the table. Positions that are not
@@ -100,10 +100,10 @@ impl KvCache {
     pub fn fork(&mut self, id: SequenceId) -> Result<SequenceId, Error> {
         let Self { slots, pages, .. } = self;
         let parent = sequence_mut(slots, id)?;
-        let len = parent.len;
+        let (len, turns) = (parent.len, parent.turns.clone());
         let tables =
             parent.tables.iter_mut().zip(pages).map(|(table, pages)| table.fork(pages, len)).collect();
-        Ok(self.insert(Sequence { len, tables }))
+        Ok(self.insert(Sequence { len, tables, turns }))
     }
 
     /// Forgets a sequence; pages that no other sequence holds are free at once.
@@ -254,7 +254,7 @@ impl KvCache {
     }
 }
 
-fn sequence_mut(slots: &mut [Slot], id: SequenceId) -> Result<&mut Sequence, Error> {
+pub(crate) fn sequence_mut(slots: &mut [Slot], id: SequenceId) -> Result<&mut Sequence, Error> {
     slots
         .get_mut(id.index as usize)
         .filter(|slot| slot.generation == id.generation)

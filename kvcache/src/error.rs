@@ -194,6 +194,19 @@ pub enum Error {
         /// The page that came.
         got: usize,
     },
+    /// Pages that can't be taken out of a sequence.
+    #[error("pages {first} to {end} can't be taken out of the sequence: {problem}")]
+    Shift {
+        /// The first page to go.
+        first: usize,
+        /// The first page behind them.
+        end: usize,
+        /// Why not.
+        problem: &'static str,
+    },
+    /// A sequence that was shifted can't be kept or stored.
+    #[error("the sequence was shifted: its pages depend on text that is gone and serve no other sequence")]
+    Shifted,
     /// A snapshot that is not one of this cache.
     #[error("the snapshot can't be used: {problem}")]
     Snapshot {

@@ -29,9 +29,10 @@ impl KvCache {
     /// Keeps page `index` of a sequence, whose positions must all be committed.
     ///
     /// # Errors
-    /// [`Error::NotReserved`] if they are not; [`Error::UnknownSequence`].
+    /// [`Error::NotReserved`] if they are not; [`Error::Shifted`]; [`Error::UnknownSequence`].
     pub fn hold(&mut self, id: SequenceId, index: usize) -> Result<PageHold, Error> {
         let sequence = self.sequence(id)?;
+        sequence.straight()?;
         let len = sequence.len;
         if index >= len / PAGE {
             return Err(Error::NotReserved { position: index.saturating_mul(PAGE), len });
@@ -121,7 +122,7 @@ impl KvCache {
             }
             count += 1;
         }
-        let id = self.insert(Sequence { len: count * PAGE, tables });
+        let id = self.insert(Sequence { len: count * PAGE, tables, turns: Vec::new() });
         if let Err(error) = order {
             self.release(id)?;
             return Err(error);

@@ -19,6 +19,7 @@ pub mod presets;
 mod schedule;
 mod seal;
 mod sequence;
+mod shift;
 mod snapshot;
 mod stats;
 
@@ -29,5 +30,6 @@ pub use layout::{Layer, LayerShape};
 pub use policy::{CodecRef, Form, Parsed, Policy, Tier};
 /// Positions in a page.
 pub use quant_kernels::attention::PAGE;
+pub use shift::{Turn, offset_of};
 pub use snapshot::{Bytes, Export, ExportPart, ImportPart};
 pub use stats::Stats;

@@ -15,8 +15,9 @@ impl KvCache {
     /// from, at least as far as pages are to be kept. Returns how many pages were not known before.
     ///
     /// # Errors
-    /// [`Error::UnknownSequence`].
+    /// [`Error::Shifted`], [`Error::UnknownSequence`].
     pub fn remember(&mut self, id: SequenceId, tokens: &[u32]) -> Result<usize, Error> {
+        self.sequence(id)?.straight()?;
         let pages = self.len(id)?.min(tokens.len()) / PAGE;
         let mut prefixes = std::mem::take(&mut self.prefixes);
         let mut added = Ok(0);

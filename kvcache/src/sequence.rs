@@ -3,7 +3,9 @@
 use crate::arena::Arena;
 use crate::pages::{PageId, Pages, each};
 use crate::schedule::{Forms, RAW, Schedule};
+use crate::shift::Turn;
 use crate::{Error, PAGE};
+use std::ops::Range;
 
 /// A page of a table; none where a sliding window has left it.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +38,8 @@ pub(crate) struct Sequence {
     pub len: usize,
     /// By group.
     pub tables: Vec<Table>,
+    /// Empty unless pages in the middle were forgotten.
+    pub turns: Vec<Turn>,
 }
 
 impl From<Vec<Held>> for Table {
@@ -152,8 +156,14 @@ impl Table {
 
     /// Whether the sequence could go on from `len` positions with the bits of a straight run.
     pub fn reaches(&self, rule: &Schedule, len: usize) -> bool {
+        self.reaches_without(rule, len, &(0..0))
+    }
+
+    /// The same if these pages were not there, and those behind them moved up.
+    pub fn reaches_without(&self, rule: &Schedule, len: usize, gone: &Range<usize>) -> bool {
         let m = len / PAGE;
-        let forms = |page: usize| self.held.get(page).map_or(0, |held| held.forms);
+        let was = |page: usize| if page < gone.start { page } else { page + gone.len() };
+        let forms = |page: usize| self.held.get(was(page)).map_or(0, |held| held.forms);
         let open = len.is_multiple_of(PAGE) || forms(m) >> RAW & 1 == 1;
         open && (rule.first(m)..m)
             .rev()
@@ -176,6 +186,15 @@ impl Table {
         }
         self.prune(rule, pages, arena, len);
         self.reserved = None;
+    }
+
+    /// Lets go of some pages; those behind them move up.
+    pub fn forget(&mut self, pages: &mut Pages, arena: &mut Arena, gone: Range<usize>) {
+        for held in self.held.drain(gone) {
+            if let Some(id) = held.page {
+                pages.release(arena, id, held.forms);
+            }
+        }
     }
 
     /// A table of the same committed pages.

@@ -99,9 +99,10 @@ impl KvCache {
     /// sequence.
     ///
     /// # Errors
-    /// [`Error::UnknownSequence`].
+    /// [`Error::Shifted`], [`Error::UnknownSequence`].
     pub fn export(&self, id: SequenceId) -> Result<Export<'_>, Error> {
         let sequence = self.sequence(id)?;
+        sequence.straight()?;
         let len = sequence.len;
         let mut parts = Vec::new();
         for (group, ((table, pages), of)) in
@@ -195,7 +196,11 @@ impl KvCache {
         for part in parts {
             result = result.and_then(|()| self.import_part(part, &mut tables[part.group]));
         }
-        let id = self.insert(Sequence { len, tables: tables.into_iter().map(Table::from).collect() });
+        let id = self.insert(Sequence {
+            len,
+            tables: tables.into_iter().map(Table::from).collect(),
+            turns: Vec::new(),
+        });
         // Pages without any form are those that a sliding window has left.
         let reached = result.and_then(|()| self.rewind(id, len));
         if reached == Ok(len) {

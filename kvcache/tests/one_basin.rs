@@ -106,9 +106,6 @@ type Known = (SequenceId, Vec<u32>, Vec<Vec<u32>>);
 /// Held pages of such a sequence.
 type Kept = (Vec<PageHold>, Vec<u32>, Vec<Vec<u32>>);
 
-/// Pages that are kept, their tokens, and the outputs at each of them.
-type Kept = (Vec<PageHold>, Vec<u32>, Vec<Vec<u32>>);
-
 fn history(policy: &Policy, budget: usize, steps: Vec<Step>) {
     const LONGEST: usize = 900;
     let mut one = Loop::new(policy, budget);

@@ -1,7 +1,7 @@
 //! Softmax attention over the KV cache, with grouped queries.
 
 use crate::Error;
-use crate::context::{Batch, Context, Entry};
+use crate::context::{Angles, Batch, Context, Entry};
 use crate::layer::RmsNorm;
 use crate::matrix::Linear;
 use crate::rows::{TILE_ROWS, for_each, lock, sized};
@@ -11,7 +11,7 @@ use quant_kernels::attention::{
 };
 use quant_kernels::rope::Rope;
 use quant_kernels::{Isa, Parallel};
-use quant_kvcache::{KvCache, Layer, LayerShape};
+use quant_kvcache::{KvCache, Layer, LayerShape, offset_of};
 use std::mem;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -75,6 +75,10 @@ pub(crate) struct AttentionBuffers {
     /// Where tasks are split by spans of positions: task and span, and results in the same order.
     units: Vec<(usize, usize)>,
     partials: Vec<f32>,
+    /// For sequences that were shifted: the queries with each offset that their pages have.
+    turned: Vec<Vec<f32>>,
+    /// Which of them each listed page meets, 0 for `q`; empty if no sequence was shifted.
+    turned_of_page: Vec<usize>,
     key_pages: Vec<KeyPage<'static>>,
     value_pages: Vec<ValuePage<'static>>,
     workers: Vec<Mutex<AttentionScratch>>,
@@ -132,7 +136,13 @@ impl Attention {
         let mut projections = [self.q.projection(q)?, self.k.projection(k)?, self.v.projection(v)?];
         kernels.matmul(parallel, matmul, *activations, x, rows, &mut projections)?;
 
-        self.rotate(isa, parallel, ropes, batch, q, k);
+        attention.turned.resize_with(batch.turned.len(), Vec::new);
+        for (turned, of) in attention.turned.iter_mut().zip(&batch.turned) {
+            let turned = sized(turned, q.len());
+            turned.copy_from_slice(q);
+            self.rotate(isa, parallel, ropes, &of.angles, turned, &mut []);
+        }
+        self.rotate(isa, parallel, ropes, &batch.angles, q, k);
         for entry in &batch.entries {
             if entry.tokens > 0 {
                 let k = &k[entry.first_row * self.k.rows()..][..entry.tokens * self.k.rows()];
@@ -149,29 +159,33 @@ impl Attention {
         Ok(())
     }
 
+    /// Turns queries and, if there are any, keys.
     fn rotate(
         &self,
         isa: Isa,
         parallel: &dyn Parallel,
         ropes: &[Rope],
-        batch: &Batch,
+        angles: &[Angles],
         q: &mut [f32],
         k: &mut [f32],
     ) {
-        let Some((rope, angles)) = self.rope.and_then(|i| ropes.get(i).zip(batch.angles.get(i))) else {
+        let Some((rope, angles)) = self.rope.and_then(|i| ropes.get(i).zip(angles.get(i))) else {
             return;
         };
         let pairs = rope.inv_freq.len();
         let (q_width, k_width) = (self.q.rows(), self.k.rows());
-        let tiles = q
-            .chunks_mut(TILE_ROWS * q_width)
-            .zip(k.chunks_mut(TILE_ROWS * k_width))
-            .zip(angles.cos.chunks(TILE_ROWS * pairs).zip(angles.sin.chunks(TILE_ROWS * pairs)));
+        let angles = angles.cos.chunks(TILE_ROWS * pairs).zip(angles.sin.chunks(TILE_ROWS * pairs));
+        let mut rest = k;
+        let tiles = q.chunks_mut(TILE_ROWS * q_width).zip(angles).map(|(q, angles)| {
+            let keys = (q.len() / q_width * k_width).min(rest.len());
+            ((q, take(&mut rest, keys)), angles)
+        });
         for_each(parallel, tiles, |_, ((q, k), (cos, sin))| {
-            let rows = q.chunks_exact_mut(q_width).zip(k.chunks_exact_mut(k_width));
-            for ((q, k), (cos, sin)) in rows.zip(cos.chunks_exact(pairs).zip(sin.chunks_exact(pairs))) {
-                rope.apply(isa, q, self.key_dim, cos, sin);
-                rope.apply(isa, k, self.key_dim, cos, sin);
+            for (x, width) in [(q, q_width), (k, k_width)] {
+                let angles = cos.chunks_exact(pairs).zip(sin.chunks_exact(pairs));
+                for (x, (cos, sin)) in x.chunks_exact_mut(width).zip(angles) {
+                    rope.apply(isa, x, self.key_dim, cos, sin);
+                }
             }
         });
     }
@@ -186,18 +200,37 @@ impl Attention {
         cache: &KvCache,
     ) -> Result<(), Error> {
         let AttentionBuffers {
-            q, heads, rows, tasks, units, partials, key_pages, value_pages, workers, ..
+            q,
+            heads,
+            rows,
+            tasks,
+            units,
+            partials,
+            turned,
+            turned_of_page,
+            key_pages,
+            value_pages,
+            workers,
+            ..
         } = buffers;
         let mut keys = recycle(mem::take(key_pages));
         let mut values = recycle(mem::take(value_pages));
         self.list_tasks(layer, batch, cache, tasks, &mut keys, &mut values)?;
+        list_turned(cache, tasks, keys.len(), turned_of_page)?;
+        let turned = self.turned_queries(tasks, turned);
         workers.resize_with(workers.len().max(parallel.threads()), Mutex::default);
 
         let heads = sized(heads, batch.rows() * self.output.cols());
         let domains = cache.domains(layer);
-        let kernel_task = |task: &Task| self.kernel_task(task, q, &keys, &values, domains);
+        let kernel_task = |(i, task): (usize, &Task)| {
+            let count = batch.turned.len();
+            let of_page = turned_of_page.get(task.pages.clone()).unwrap_or_default();
+            let variants = QueryVariants { queries: &turned[i * count..][..count], of_page };
+            AttentionTask { variants, ..self.kernel_task(task, q, &keys, &values, domains) }
+        };
         let mut rest = &mut *heads;
-        let outputs = tasks.iter().map(|task| (kernel_task(task), take(&mut rest, self.out_len(task))));
+        let outputs = tasks.iter().enumerate();
+        let outputs = outputs.map(|(i, task)| (kernel_task((i, task)), take(&mut rest, self.out_len(task))));
         if tasks.len() >= parallel.threads() * TASKS_PER_WORKER {
             for_each(parallel, outputs, |worker, (task, out)| {
                 attend(isa, &task, &mut lock(&workers[worker]), out);
@@ -205,14 +238,14 @@ impl Attention {
         } else {
             // Few tokens: the spans of a long context are tasks of their own. The bits are the same.
             units.clear();
-            let spans = |(i, task): (usize, &Task)| kernel_task(task).spans().map(move |span| (i, span));
+            let spans = |(i, task): (usize, &Task)| kernel_task((i, task)).spans().map(move |span| (i, span));
             units.extend(tasks.iter().enumerate().flat_map(spans));
-            let len = |&(i, _): &(usize, usize)| kernel_task(&tasks[i]).partial_len();
+            let len = |&(i, _): &(usize, usize)| kernel_task((i, &tasks[i])).partial_len();
             let partials = sized(partials, units.iter().map(len).sum());
             let mut rest = &mut *partials;
             let parts = units.iter().map(|unit| (unit, take(&mut rest, len(unit))));
             for_each(parallel, parts, |worker, (&(i, span), partial)| {
-                attend_span(isa, &kernel_task(&tasks[i]), span, &mut lock(&workers[worker]), partial);
+                attend_span(isa, &kernel_task((i, &tasks[i])), span, &mut lock(&workers[worker]), partial);
             });
             let mut rest = &*partials;
             for (task, out) in outputs {
@@ -260,6 +293,16 @@ impl Attention {
             }
         }
         Ok(())
+    }
+
+    /// Each task's part of the turned queries, task after task; nothing if no sequence was shifted.
+    fn turned_queries<'t>(&self, tasks: &[Task], turned: &'t [Vec<f32>]) -> Vec<&'t [f32]> {
+        let width = self.q.rows();
+        let of_task = |task: &Task| {
+            let rows = task.entry.first_row + task.first..task.entry.first_row + task.first + task.tokens;
+            turned.iter().map(move |turned| &turned[rows.start * width..rows.end * width])
+        };
+        tasks.iter().flat_map(of_task).collect()
     }
 
     fn group(&self) -> usize {
@@ -312,6 +355,24 @@ impl Attention {
             }
         }
     }
+}
+
+/// Lists which queries each page of the tasks meets; nothing if no sequence was shifted.
+fn list_turned(cache: &KvCache, tasks: &[Task], pages: usize, of_page: &mut Vec<usize>) -> Result<(), Error> {
+    of_page.clear();
+    for task in tasks {
+        let turns = cache.turns(task.entry.sequence)?;
+        if turns.is_empty() {
+            continue;
+        }
+        of_page.resize(pages, 0);
+        let own = offset_of(turns, (task.entry.first_position + task.first) / PAGE);
+        for (page, at) in task.pages.clone().enumerate() {
+            let turn = turns.partition_point(|turn| turn.first_page <= page);
+            of_page[at] = if offset_of(turns, page) == own { 0 } else { turn };
+        }
+    }
+    Ok(())
 }
 
 /// Splits the first `len` values off.

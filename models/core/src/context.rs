@@ -87,11 +87,20 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub entries: Vec<Entry>,
-    /// Position of each row.
+    /// Position of each row, as its angles have it.
     pub positions: Vec<usize>,
+    /// For sequences that were shifted: the rows' positions with each offset that their pages have.
+    pub turned: Vec<Turned>,
     /// Rows that get logits.
     pub wanted: Vec<usize>,
     /// cos and sin of each rope for each row.
+    pub angles: Vec<Angles>,
+}
+
+/// The rows as they meet pages of another offset.
+#[derive(Debug, Default)]
+pub(crate) struct Turned {
+    pub positions: Vec<usize>,
     pub angles: Vec<Angles>,
 }
 
@@ -110,16 +119,21 @@ impl Batch {
 
     /// Computes the rotations of every row, once for all layers.
     pub fn rotate(&mut self, parallel: &dyn Parallel, ropes: &[Rope]) {
-        self.angles.resize_with(ropes.len().max(self.angles.len()), Angles::default);
-        for (angles, rope) in self.angles.iter_mut().zip(ropes) {
-            let pairs = rope.inv_freq.len();
-            let cos = sized(&mut angles.cos, self.positions.len() * pairs);
-            let sin = sized(&mut angles.sin, self.positions.len() * pairs);
-            let rows = cos.chunks_exact_mut(pairs).zip(sin.chunks_exact_mut(pairs)).zip(&self.positions);
-            crate::rows::for_each(parallel, rows, |_, ((cos, sin), &position)| {
-                rope.angles(position, cos, sin)
-            });
+        turn(parallel, ropes, &self.positions, &mut self.angles);
+        for turned in &mut self.turned {
+            turn(parallel, ropes, &turned.positions, &mut turned.angles);
         }
+    }
+}
+
+fn turn(parallel: &dyn Parallel, ropes: &[Rope], positions: &[usize], angles: &mut Vec<Angles>) {
+    angles.resize_with(ropes.len().max(angles.len()), Angles::default);
+    for (angles, rope) in angles.iter_mut().zip(ropes) {
+        let pairs = rope.inv_freq.len();
+        let cos = sized(&mut angles.cos, positions.len() * pairs);
+        let sin = sized(&mut angles.sin, positions.len() * pairs);
+        let rows = cos.chunks_exact_mut(pairs).zip(sin.chunks_exact_mut(pairs)).zip(positions);
+        crate::rows::for_each(parallel, rows, |_, ((cos, sin), &position)| rope.angles(position, cos, sin));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The decoder loop that runs every architecture.
 
-use crate::context::{Batch, Buffers, Context, Entry};
+use crate::context::{Batch, Buffers, Context, Entry, Turned};
 use crate::layer::{FeedForward, Layer, Mixer, RmsNorm};
 use crate::matrix::{Linear, Matrix};
 use crate::probe::{Point, Probe};
@@ -9,7 +9,7 @@ use crate::span::{LogitsWanted, Span};
 use crate::{Error, ModelInfo, balance};
 use quant_kernels::rope::Rope;
 use quant_kernels::{Kernels, residual};
-use quant_kvcache::{KvCache, Layer as KvLayer, Policy};
+use quant_kvcache::{KvCache, Layer as KvLayer, PAGE, Policy, offset_of};
 
 /// What an architecture crate puts together from a file.
 #[derive(Debug)]
@@ -233,12 +233,37 @@ impl Batch {
                 return Err(Error::Context { needed, context });
             }
             self.entries.push(Entry { sequence: span.sequence, first_row, tokens, first_position });
-            self.positions.extend(first_position..needed);
+            let turns = cache.turns(span.sequence)?;
+            self.positions.extend((first_position..needed).map(|at| at + offset_of(turns, at / PAGE)));
             let rows = first_row..first_row + tokens;
             match span.logits {
                 LogitsWanted::None => {}
                 LogitsWanted::Last => self.wanted.extend(rows.last()),
                 LogitsWanted::All => self.wanted.extend(rows),
+            }
+        }
+        self.gather_turned(cache)
+    }
+
+    /// The rows' positions with every offset that some sequence's pages have; none if no sequence was shifted.
+    fn gather_turned(&mut self, cache: &KvCache) -> Result<(), Error> {
+        let Self { entries, positions, turned, .. } = self;
+        let mut count = 0;
+        for entry in &*entries {
+            count = count.max(cache.turns(entry.sequence)?.len());
+        }
+        turned.resize_with(count, Turned::default);
+        for (i, turned) in turned.iter_mut().enumerate() {
+            turned.positions.clear();
+            for entry in &*entries {
+                let rows = entry.first_row..entry.first_row + entry.tokens;
+                match cache.turns(entry.sequence)?.get(i) {
+                    Some(turn) => {
+                        let first = entry.first_position + turn.offset;
+                        turned.positions.extend(first..first + entry.tokens);
+                    }
+                    None => turned.positions.extend_from_slice(&positions[rows]),
+                }
             }
         }
         Ok(())

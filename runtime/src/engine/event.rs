@@ -72,6 +72,8 @@ pub struct Stats {
     pub prompt_tokens: usize,
     /// Tokens before those whose results were known from earlier prompts.
     pub reused_tokens: usize,
+    /// Tokens that were forgotten because the context was full.
+    pub shifted_tokens: usize,
     /// Tokens chosen, without the one that ended the text.
     pub generated_tokens: usize,
     /// Tokens evaluated after the prompt: the ones that [`Self::decode`] was spent on.

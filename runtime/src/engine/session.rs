@@ -26,6 +26,10 @@ pub struct GenerateOptions {
     pub stop_strings: Vec<String>,
     /// Go on after tokens that end a text.
     pub ignore_end: bool,
+    /// When the context is full, forget half of what it holds, whole pages of 128 tokens, but keep this many tokens at its
+    /// beginning, rounded up to pages; `None` ends the text. What follows is not what a model would write that had never
+    /// seen the forgotten part, nor what one would write that still saw it.
+    pub context_shift: Option<usize>,
 }
 
 /// A sequence.
@@ -54,6 +58,7 @@ pub(super) struct Job {
     decoder: DecoderState,
     max_tokens: usize,
     ignore_end: bool,
+    pub context_shift: Option<usize>,
     started: Instant,
     /// Generations start in this order.
     pub order: u64,
@@ -74,6 +79,7 @@ impl Job {
             decoder,
             max_tokens: options.max_tokens.unwrap_or(usize::MAX),
             ignore_end: options.ignore_end,
+            context_shift: options.context_shift,
             started: Instant::now(),
             order,
             stats: Stats { prompt_tokens, ..Stats::default() },

@@ -1,6 +1,6 @@
 //! One step of the engine: a batch of spans, evaluated at once, and what comes of it.
 
-use super::{Engine, Event, SessionId};
+use super::{Engine, Event, FinishReason, SessionId};
 use crate::Error;
 use quant_kvcache::PAGE;
 use quant_models::{LogitsWanted, Span};
@@ -135,6 +135,7 @@ impl Engine {
         let report = &mut |event| reports.push((id, Ok(event)));
         match job.choose(&*self.backend, &mut session.tokens, self.context, row, report) {
             Ok(None) => {}
+            Ok(Some(FinishReason::ContextFull)) if self.make_room(id) => {}
             Ok(Some(reason)) => {
                 let kv = self.cache.stats();
                 let ended = session.job.take().map(|job| job.finish(reason, &kv));
@@ -142,6 +143,24 @@ impl Engine {
             }
             Err(error) => self.fail(id, error, reports),
         }
+    }
+
+    /// Forgets half of a session whose generation allows it; `false` if there is nothing to forget.
+    fn make_room(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let Some(job) = &mut session.job else { return false };
+        let Some(keep) = job.context_shift.map(|keep| keep.div_ceil(PAGE)) else { return false };
+        // The page that is being written is not full.
+        let full = session.done / PAGE;
+        let forget = keep..keep + full.saturating_sub(keep).div_ceil(2);
+        if self.cache.shift(session.sequence, forget.clone()).is_err() {
+            return false;
+        }
+        let forgotten = forget.start * PAGE..forget.end * PAGE;
+        job.stats.shifted_tokens += forgotten.len();
+        session.done -= forgotten.len();
+        session.tokens.drain(forgotten);
+        true
     }
 
     fn fail(&mut self, id: SessionId, error: Error, reports: &mut Vec<Report>) {
