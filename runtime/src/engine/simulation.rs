@@ -10,7 +10,7 @@ use crate::sample::Pieces;
 use crate::{Error, SamplerConfig};
 use proptest::prelude::*;
 use quant_kernels::Isa;
-use quant_kvcache::{KvCache, KvType, LayerShape};
+use quant_kvcache::{KvCache, LayerShape, Policy};
 use quant_models::{LogitsWanted, Span};
 use quant_tokenizer::DecoderState;
 use std::borrow::Cow;
@@ -34,6 +34,10 @@ impl Pieces for Simulated {
 impl Backend for Simulated {
     fn vocabulary(&self) -> usize {
         VOCABULARY
+    }
+
+    fn file(&self) -> Option<&quant_gguf::Gguf> {
+        None
     }
 
     fn isa(&self) -> Isa {
@@ -79,7 +83,7 @@ impl Backend for Simulated {
                 };
                 if wanted {
                     let (mut keys, mut values) = (Vec::new(), Vec::new());
-                    cache.pages(span.sequence, 0, 0, position + 1, &mut keys, &mut values)?;
+                    cache.pages(span.sequence, 0, 0, position / 128, &mut keys, &mut values)?;
                     let mut hash = 0u64;
                     for p in 0..=position {
                         let key = keys[p / 128].get(p % 128).expect("the cache is f32");
@@ -107,7 +111,7 @@ impl Backend for Simulated {
 
 fn engine(pages: usize, context: usize, chunk: usize) -> Engine {
     let shape = LayerShape { kv_heads: 1, key_dim: 1, value_dim: 1 };
-    let cache = KvCache::new(vec![shape], KvType::F32, pages * PAGE_BYTES).unwrap();
+    let cache = KvCache::new(vec![shape], Policy::F32, pages * PAGE_BYTES).unwrap();
     assert_eq!(cache.page_bytes(), PAGE_BYTES);
     Engine::with_backend(Box::new(Simulated), cache, context, chunk)
 }
