@@ -44,7 +44,10 @@ fn every_codec() {
         let expected = straight(common::layers(), &policy, &text);
         for (isa, threads, chunk) in [(Isa::detect(), 2, 97), (Isa::Scalar, 1, 300)] {
             let found = winding(&policy, &text, isa, threads, chunk);
-            assert!(found == expected, "{policy}: other bits with {isa}, {threads} threads, chunks of {chunk}");
+            assert!(
+                found == expected,
+                "{policy}: other bits with {isa}, {threads} threads, chunks of {chunk}"
+            );
         }
     }
 }
