@@ -1,6 +1,7 @@
 //! `cargo xtask bench` and `cargo xtask peers`: kernels, models and cold starts, ours beside the machine's limits and
 //! the peer.
 
+mod attention;
 mod engine;
 mod kernels;
 mod models;
@@ -99,8 +100,13 @@ fn ty(text: &str) -> Result<GgmlType> {
 type Part = fn(&Options) -> Result<Vec<serde_json::Value>>;
 
 /// The parts by name; `criterion` runs only when asked for.
-const PARTS: [(&str, Part); 4] =
-    [("kernels", kernels::run), ("models", models::run), ("start", start::run), ("criterion", criterion)];
+const PARTS: [(&str, Part); 5] = [
+    ("kernels", kernels::run),
+    ("attention", attention::run),
+    ("models", models::run),
+    ("start", start::run),
+    ("criterion", criterion),
+];
 
 /// Runs the parts asked for.
 pub fn run(args: Vec<String>) -> Result<()> {
