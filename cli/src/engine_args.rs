@@ -12,6 +12,15 @@ pub enum ActivationsArg {
     F32,
 }
 
+impl From<ActivationsArg> for Activations {
+    fn from(arg: ActivationsArg) -> Self {
+        match arg {
+            ActivationsArg::Auto => Self::Auto,
+            ActivationsArg::F32 => Self::F32,
+        }
+    }
+}
+
 /// How to compute.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Computing")]
@@ -34,18 +43,11 @@ pub struct EngineArgs {
 impl EngineArgs {
     /// The options these flags and the environment ask for.
     pub fn options(&self, threads: Option<u32>) -> anyhow::Result<EngineOptions> {
-        let kv = Policy::parse(self.kv.as_deref().unwrap_or("f16")).map_err(failure::usage)?;
-        for note in &kv.notes {
-            output::note(note);
-        }
         Ok(EngineOptions {
             isa: isa()?,
             threads: threads.map(|n| n as usize),
-            kv: kv.policy,
-            activations: match self.activations {
-                ActivationsArg::Auto => Activations::Auto,
-                ActivationsArg::F32 => Activations::F32,
-            },
+            kv: policy(self.kv.as_deref().unwrap_or("f16"))?,
+            activations: self.activations.into(),
             context: self.ctx.map(|n| n as usize),
             kv_budget: self.kv_memory,
             ..EngineOptions::default()
@@ -82,8 +84,17 @@ fn bytes(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "give bytes, as 1000, 64K, 512M or 2G".to_owned())
 }
 
+/// What `--kv` says; notes about names go to standard error.
+pub fn policy(text: &str) -> anyhow::Result<Policy> {
+    let kv = Policy::parse(text).map_err(failure::usage)?;
+    for note in &kv.notes {
+        output::note(note);
+    }
+    Ok(kv.policy)
+}
+
 /// The SIMD tier that `QUANT_ISA` names, or the best one.
-fn isa() -> anyhow::Result<Isa> {
+pub fn isa() -> anyhow::Result<Isa> {
     match std::env::var("QUANT_ISA") {
         Err(std::env::VarError::NotPresent) => Ok(Isa::detect()),
         Err(error) => Err(failure::usage(format!("QUANT_ISA: {error}"))),

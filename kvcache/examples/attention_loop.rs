@@ -2,6 +2,7 @@
 //!
 //! The numbers are made up; what matters is the order of the calls. Per pass: reserve, then for each layer write, seal
 //! and attend, then commit. Run it with `cargo run --release -p quant-kvcache --example attention_loop -- auto`.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use quant_kernels::attention::{AttentionScratch, AttentionTask, QueryVariants, attend};
 use quant_kernels::{Isa, Serial};

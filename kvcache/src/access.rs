@@ -22,7 +22,7 @@ struct Rows<'a> {
 
 impl KvCache {
     /// Stores consecutive positions of one layer from `position` on: `keys` is `[position][kv_head][key_dim]`, `values`
-    /// is `[position][kv_head][value_dim]`. `isa` rounds to f16; every tier gives the same bits. NaN and infinity are
+    /// is `[position][kv_head][value_dim]`; latent layers have no values of their own. `isa` rounds to f16; every tier gives the same bits. NaN and infinity are
     /// stored as they are: the logits show them, or sealing does.
     ///
     /// # Errors
@@ -47,13 +47,18 @@ impl KvCache {
         let keys = rows(Half::Key, keys, shape.key_dim);
         let values = rows(Half::Value, values, shape.value_dim);
         let count = keys.count(None)?;
-        values.count(Some(count))?;
+        let latent = self.layout.layers[layer].latent.is_some();
+        if !latent || !values.values.is_empty() {
+            values.count(Some(count))?;
+        }
         for at in position..position.saturating_add(count) {
             let block = self.writable(id, place.group, at)?;
             let cells = &self.layout.groups[place.group].forms[RAW].layers[place.slot];
             let bytes = self.arena.bytes_mut(block);
             keys.store(isa, at, &cells.keys, bytes)?;
-            values.store(isa, at, &cells.values, bytes)?;
+            if !latent {
+                values.store(isa, at, &cells.values, bytes)?;
+            }
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// Bytes that a slab has at least: a huge page of x86 and of most ARM systems.
 const HUGE: usize = 2 << 20;
@@ -44,6 +45,9 @@ pub(crate) struct Transfer {
 /// What is done with a transfer: `work(worker, job, from, to)`.
 pub(crate) type Work<'a> = dyn Fn(usize, usize, &[u8], &mut [u8]) + Sync + 'a;
 
+/// Memory of somebody else, only read: of a mapped file, for one.
+pub(crate) type Foreign = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// All memory of a cache.
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -59,12 +63,25 @@ struct Pool {
     per_slab: usize,
     slabs: Vec<Option<Slab>>,
     free: Vec<u32>,
+    /// Blocks in use that count.
     used: usize,
+    /// Blocks in use that lie in memory of somebody else.
+    foreign: usize,
 }
 
 impl Pool {
     fn slab_bytes(&self) -> usize {
         self.per_slab * self.block_bytes
+    }
+
+    /// Adds a slab; the index of its first block.
+    fn add(&mut self, slab: Slab) -> u32 {
+        let at = self.slabs.iter().position(Option::is_none).unwrap_or(self.slabs.len());
+        if at == self.slabs.len() {
+            self.slabs.push(None);
+        }
+        self.slabs[at] = Some(slab);
+        (at * self.per_slab) as u32
     }
 }
 
@@ -88,6 +105,7 @@ impl Arena {
             slabs: Vec::new(),
             free: Vec::new(),
             used: 0,
+            foreign: 0,
         });
         (self.pools.len() - 1) as u32
     }
@@ -109,6 +127,11 @@ impl Arena {
     /// Bytes of all blocks in use.
     pub fn used_in_all(&self) -> usize {
         self.pools.iter().map(|pool| pool.used * pool.block_bytes).sum()
+    }
+
+    /// Bytes of blocks in use that lie in memory of somebody else.
+    pub fn used_foreign(&self) -> usize {
+        self.pools.iter().map(|pool| pool.foreign * pool.block_bytes).sum()
     }
 
     /// Makes sure that so many more blocks can be taken of each pool: `wanted[pool]`.
@@ -133,12 +156,7 @@ impl Arena {
         for (pool, &wanted) in self.pools.iter_mut().zip(wanted) {
             while pool.free.len() < wanted {
                 let slab = Slab::new(pool.slab_bytes()).ok_or(Error::System { bytes: pool.slab_bytes() })?;
-                let at = pool.slabs.iter().position(Option::is_none).unwrap_or(pool.slabs.len());
-                if at == pool.slabs.len() {
-                    pool.slabs.push(None);
-                }
-                pool.slabs[at] = Some(slab);
-                let first = (at * pool.per_slab) as u32;
+                let first = pool.add(slab);
                 pool.free.extend((first..first + pool.per_slab as u32).rev());
                 self.allocated += pool.slab_bytes();
             }
@@ -178,13 +196,41 @@ impl Arena {
         Ok(BlockId { pool, index })
     }
 
-    /// Gives a block back to its pool.
+    /// Blocks of a pool that lie one after the other in `range` of memory of somebody else; they count as used from now
+    /// on, but not against the budget.
+    ///
+    /// # Panics
+    /// Unless the range lies within the memory and is a whole number of blocks.
+    pub fn adopt(&mut self, pool: u32, memory: &Foreign, range: Range<usize>) -> Vec<BlockId> {
+        let of = &mut self.pools[pool as usize];
+        assert!(range.len().is_multiple_of(of.block_bytes.max(1)), "whole blocks");
+        assert!((**memory).as_ref().get(range.clone()).is_some(), "a range within the memory");
+        let mut ids = Vec::with_capacity(range.len() / of.block_bytes.max(1));
+        for start in range.clone().step_by(of.slab_bytes().max(1)) {
+            let bytes = of.slab_bytes().min(range.end - start);
+            let used = bytes / of.block_bytes;
+            let owner = Owner::Foreign(Arc::clone(memory), start);
+            let first = of.add(Slab { base: NonNull::dangling(), bytes, owner, used });
+            ids.extend((first..first + used as u32).map(|index| BlockId { pool, index }));
+            of.foreign += used;
+        }
+        ids
+    }
+
+    /// Gives a block back to its pool, or to whom it belongs.
     pub fn release(&mut self, id: BlockId) {
         let pool = &mut self.pools[id.pool as usize];
-        pool.used -= 1;
-        pool.free.push(id.index);
-        if let Some(slab) = &mut pool.slabs[id.index as usize / pool.per_slab] {
-            slab.used -= 1;
+        let place = &mut pool.slabs[id.index as usize / pool.per_slab];
+        let Some(slab) = place else { return };
+        slab.used -= 1;
+        if let Owner::Foreign(..) = slab.owner {
+            pool.foreign -= 1;
+            if slab.used == 0 {
+                *place = None;
+            }
+        } else {
+            pool.used -= 1;
+            pool.free.push(id.index);
         }
     }
 
@@ -194,12 +240,18 @@ impl Arena {
         let (slab, block) = (id.index as usize / pool.per_slab, id.index as usize % pool.per_slab);
         // Ids come from `take` and die with `release`: a slab with a used block is never given back.
         let slab = pool.slabs[slab].as_ref().expect("the slab of a block in use");
+        assert!(!matches!(slab.owner, Owner::Foreign(..)), "a block of our own memory");
         // SAFETY: the slab has `per_slab` blocks of `block_bytes` bytes, and `block < per_slab`.
         (unsafe { slab.base.add(block * pool.block_bytes) }, pool.block_bytes)
     }
 
     /// A block's bytes.
     pub fn bytes(&self, id: BlockId) -> &[u8] {
+        let pool = &self.pools[id.pool as usize];
+        let (slab, block) = (id.index as usize / pool.per_slab, id.index as usize % pool.per_slab);
+        if let Some(Slab { owner: Owner::Foreign(memory, start), .. }) = &pool.slabs[slab] {
+            return &(**memory).as_ref()[start + block * pool.block_bytes..][..pool.block_bytes];
+        }
         let (start, len) = self.place(id);
         // SAFETY: `len` initialised bytes of a slab that lives as long as `self`, which is borrowed: nobody writes.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
@@ -212,7 +264,7 @@ impl Arena {
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) }
     }
 
-    /// Copies a block into another one of the same pool.
+    /// Copies a block of our own memory into another one of the same pool.
     pub fn copy(&mut self, from: BlockId, to: BlockId) {
         let len = self.place(from).1;
         self.copy_part(from, to, 0..len);
@@ -276,6 +328,8 @@ enum Owner {
     Heap(Layout),
     #[cfg(feature = "mmap")]
     Map(#[allow(dead_code, reason = "dropping it unmaps")] memmap2::MmapMut),
+    /// The blocks begin at this byte; the slab's base means nothing.
+    Foreign(Foreign, usize),
 }
 
 // SAFETY: a slab owns its memory alone; views of it are borrowed from the arena.
@@ -397,6 +451,30 @@ mod tests {
         }
         arena.copy(blocks[2], blocks[0]);
         assert!([3, 2, 3].iter().zip(blocks).all(|(&x, block)| arena.bytes(block).iter().all(|&b| b == x)));
+    }
+
+    #[test]
+    fn memory_of_others_is_read_where_it_lies_and_never_handed_out() {
+        let mut arena = Arena::new(1024);
+        let pool = arena.add_pool(64);
+        let memory: std::sync::Arc<Vec<u8>> =
+            std::sync::Arc::new((0..64 * 40).map(|i| (i / 64) as u8).collect());
+        let foreign: super::Foreign = memory.clone();
+        let blocks = arena.adopt(pool, &foreign, 64 * 2..64 * 39);
+        drop(foreign);
+        assert_eq!((arena.allocated(), arena.used_in_all(), arena.used_foreign()), (0, 0, 37 * 64));
+        for (i, &block) in blocks.iter().enumerate() {
+            assert_eq!(arena.bytes(block).as_ptr(), memory[64 * (i + 2)..].as_ptr());
+        }
+        for block in blocks {
+            arena.release(block);
+        }
+        assert_eq!(std::sync::Arc::strong_count(&memory), 1);
+        let own: Vec<BlockId> = (0..16).map(|_| arena.take(pool).unwrap()).collect();
+        assert!(arena.take(pool).is_err());
+        for block in own {
+            arena.bytes_mut(block).fill(1);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::arena::Arena;
 use crate::layout::{Layer, Layout};
 use crate::pages::Pages;
+use crate::prefixes::Prefixes;
 use crate::seal::Sealer;
 use crate::sequence::{Sequence, Table};
 use crate::state::States;
@@ -31,6 +32,7 @@ pub struct KvCache {
     pub(crate) pages: Vec<Pages>,
     pub(crate) sealer: Sealer,
     pub(crate) states: Option<States>,
+    pub(crate) prefixes: Prefixes,
     pub(crate) slots: Vec<Slot>,
     free: Vec<u32>,
     /// Blocks that a reserve needs, by pool.
@@ -65,6 +67,7 @@ impl KvCache {
             arena,
             pages,
             sealer: Sealer::default(),
+            prefixes: Prefixes::default(),
             slots: Vec::new(),
             free: Vec::new(),
             wanted: Vec::new(),
@@ -139,11 +142,21 @@ impl KvCache {
     }
 
     /// Makes the next `count` positions writable: takes pages and the blocks that earlier pages are sealed into, and
-    /// copies the last page if a fork shares it. Either all of it happens or nothing.
+    /// copies the last page if a fork shares it. Prefixes that no sequence holds make room. Either all of it happens or
+    /// nothing.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the budget does not hold it; [`Error::UnknownSequence`].
     pub fn reserve(&mut self, id: SequenceId, count: usize) -> Result<(), Error> {
+        loop {
+            match self.try_reserve(id, count) {
+                Err(Error::OutOfMemory { .. }) if self.evict() => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn try_reserve(&mut self, id: SequenceId, count: usize) -> Result<(), Error> {
         let Self { slots, layout, arena, pages, states, wanted, peak, .. } = self;
         let sequence = sequence_mut(slots, id)?;
         let len = sequence.len;

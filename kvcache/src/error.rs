@@ -207,6 +207,12 @@ pub enum Error {
         /// The page that came.
         got: usize,
     },
+    /// A snapshot that is not one of this cache.
+    #[error("the snapshot can't be used: {problem}")]
+    Snapshot {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// The system has no memory left.
     #[error("the system refused {bytes} bytes for the KV cache")]
     System {

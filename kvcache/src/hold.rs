@@ -62,6 +62,31 @@ impl KvCache {
         Ok(PageHold { groups, state, index })
     }
 
+    /// Whether [`KvCache::complete`] might add something.
+    pub(crate) fn is_incomplete(&self, page: &PageHold) -> bool {
+        self.states.is_some() && page.state.is_none()
+            || page.groups.iter().zip(&self.layout.groups).any(|(held, group)| {
+                held.page.is_none() || group.schedule.tiers.first() == Some(&0) && held.forms >> RAW & 1 == 1
+            })
+    }
+
+    /// Completes what is kept of a page by what is kept of the same page elsewhere: groups that a sliding window had left
+    /// there, and sealed forms in place of what was written. Returns the rest, to be given back.
+    pub(crate) fn complete(&self, page: &mut PageHold, mut other: PageHold) -> PageHold {
+        if page.state.is_none() {
+            std::mem::swap(&mut page.state, &mut other.state);
+        }
+        let groups = page.groups.iter_mut().zip(&mut other.groups).zip(&self.layout.groups);
+        for ((kept, other), group) in groups {
+            let written = |held: &Held| held.forms >> RAW & 1 == 1;
+            let sealed = group.schedule.tiers.first() == Some(&0) && written(kept) && !written(other);
+            if other.page.is_some() && (kept.page.is_none() || sealed) {
+                std::mem::swap(kept, other);
+            }
+        }
+        other
+    }
+
     /// Gives a page back; its memory is free if nobody else holds it.
     pub fn drop_hold(&mut self, hold: PageHold) {
         for (held, pages) in hold.groups.iter().zip(&mut self.pages) {

@@ -13,10 +13,13 @@ mod layout;
 mod pages;
 mod plan;
 mod policy;
+mod prefix_tree;
+mod prefixes;
 pub mod presets;
 mod schedule;
 mod seal;
 mod sequence;
+mod snapshot;
 mod state;
 mod stats;
 
@@ -27,5 +30,6 @@ pub use layout::{Layer, LayerShape};
 pub use policy::{CodecRef, Form, Parsed, Policy, Tier};
 /// Positions in a page.
 pub use quant_kernels::attention::PAGE;
+pub use snapshot::{Bytes, Export, ExportPart, ImportPart};
 pub use state::Checkpoints;
 pub use stats::Stats;

@@ -111,6 +111,19 @@ impl Pages {
         Ok(BlockId { pool: self.pools[form], index: slot.block })
     }
 
+    /// Gives a page a form whose block holds all layers already.
+    pub fn adopt(&mut self, id: PageId, form: usize, block: BlockId) {
+        let words = self.words();
+        let bits = &mut self.filled[form];
+        let start = block.index as usize * words;
+        bits.resize(bits.len().max(start + words), 0);
+        for (i, word) in bits[start..start + words].iter_mut().enumerate() {
+            let left = self.layers - i * 64;
+            *word = if left >= 64 { !0 } else { (1 << left) - 1 };
+        }
+        self.pages[id.0 as usize].forms[form] = Slot { block: block.index, holders: 1 };
+    }
+
     /// Lets go of some forms; blocks that nobody holds any more are free.
     pub fn drop_forms(&mut self, arena: &mut Arena, id: PageId, forms: Forms) {
         for form in each(forms) {

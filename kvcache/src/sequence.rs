@@ -41,6 +41,12 @@ pub(crate) struct Sequence {
     pub state: StateTable,
 }
 
+impl From<Vec<Held>> for Table {
+    fn from(held: Vec<Held>) -> Self {
+        Self { held, ..Self::default() }
+    }
+}
+
 impl Table {
     /// The forms that a page must get for queries in the pages from `first` to `last`, besides those that it has.
     fn missing(rule: &Schedule, have: Forms, page: usize, first: usize, last: usize) -> Forms {

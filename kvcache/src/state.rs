@@ -230,6 +230,29 @@ impl StateTable {
         Ok(Self { current: self.current, checkpoints: self.checkpoints.clone(), ..Self::default() })
     }
 
+    /// The blocks of a sequence of `len` positions, with the positions that they are of, ascending.
+    pub fn export(&self, len: usize) -> Result<Vec<(usize, BlockId)>, Error> {
+        if self.dirty {
+            return Err(Error::Uncommitted);
+        }
+        let copies = self.checkpoints.iter().map(|copy| (copy.position, copy.block));
+        Ok(copies.filter(|(at, _)| *at < len).chain(self.current.map(|block| (len, block))).collect())
+    }
+
+    /// Adds a copy that was exported; that of the sequence's own length becomes its state when it is reached.
+    pub fn add(
+        &mut self,
+        states: &mut States,
+        arena: &mut Arena,
+        position: usize,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let block = states.take(arena)?;
+        arena.bytes_mut(block).copy_from_slice(bytes);
+        self.checkpoints.push(Checkpoint { position, block, saved: states.layers });
+        Ok(())
+    }
+
     /// Lets go of everything.
     pub fn release(self, states: &mut States, arena: &mut Arena) {
         let copies = self.checkpoints.iter().chain(&self.pending).map(|copy| copy.block);

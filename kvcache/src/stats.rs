@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 pub struct Stats {
     /// Sequences that live.
     pub sequences: usize,
-    /// Bytes that sequences hold: `sealed_bytes + written_bytes + state_bytes`.
+    /// Bytes that sequences and prefixes hold: `sealed_bytes + written_bytes + state_bytes`.
     pub used_bytes: usize,
     /// Of these, pages in codecs, with their scales.
     pub sealed_bytes: usize,
@@ -19,6 +19,10 @@ pub struct Stats {
     pub state_bytes: usize,
     /// Of these, gaps between records.
     pub padding_bytes: usize,
+    /// Pages of prefixes that are kept for later sequences; their bytes are among the others.
+    pub prefix_pages: usize,
+    /// Bytes of pages that lie in mapped snapshots: not in `used_bytes`, nor in the budget.
+    pub mapped_bytes: usize,
     /// The most that `used_bytes` ever was.
     pub peak_bytes: usize,
     /// Bytes of all slabs; free ones are kept for reuse, see [`KvCache::trim`].
@@ -50,6 +54,8 @@ impl KvCache {
             written_bytes: 0,
             state_bytes: self.states.as_ref().map_or(0, |states| self.arena.used(states.pool())),
             padding_bytes: 0,
+            prefix_pages: self.prefixes.len(),
+            mapped_bytes: self.arena.used_foreign(),
             peak_bytes: self.peak,
             allocated_bytes: self.arena.allocated(),
             budget_bytes: self.arena.budget(),

@@ -70,6 +70,8 @@ impl FinishReason {
 pub struct Stats {
     /// Tokens that had to be read before the first one could be chosen.
     pub prompt_tokens: usize,
+    /// Tokens before those whose results were known from earlier prompts.
+    pub reused_tokens: usize,
     /// Tokens chosen, without the one that ended the text.
     pub generated_tokens: usize,
     /// Tokens evaluated after the prompt: the ones that [`Self::decode`] was spent on.

@@ -24,6 +24,9 @@ pub struct EngineOptions {
     pub kv_budget: Option<usize>,
     /// Prompt tokens that a step reads at the most.
     pub chunk: usize,
+    /// Keep what is computed for prompts when their sessions are closed, as far as the budget allows, for later ones that
+    /// begin alike. Results are the same bits; memory is given up when other sequences need it.
+    pub prefix_cache: bool,
 }
 
 impl Default for EngineOptions {
@@ -36,6 +39,7 @@ impl Default for EngineOptions {
             context: None,
             kv_budget: None,
             chunk: 512,
+            prefix_cache: false,
         }
     }
 }

@@ -36,6 +36,10 @@ impl Backend for Simulated {
         VOCABULARY
     }
 
+    fn file(&self) -> Option<&quant_gguf::Gguf> {
+        None
+    }
+
     fn isa(&self) -> Isa {
         Isa::Scalar
     }

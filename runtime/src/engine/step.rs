@@ -2,6 +2,7 @@
 
 use super::{Engine, Event, SessionId};
 use crate::Error;
+use quant_kvcache::PAGE;
 use quant_models::{LogitsWanted, Span};
 use std::time::Instant;
 
@@ -116,7 +117,11 @@ impl Engine {
         }
         for part in planned {
             if let Some(session) = self.sessions.get_mut(&part.id) {
+                let before = session.done;
                 session.done += part.count;
+                if session.done / PAGE > before / PAGE {
+                    self.remember(part.id);
+                }
             }
         }
         Ok(())

@@ -1,9 +1,10 @@
 //! `cargo xtask bench` and `cargo xtask peers`: kernels, models and cold starts, ours beside the machine's limits and
-//! the peer.
+//! the peer; and the error of KV codecs.
 
 mod attention;
 mod engine;
 mod kernels;
+mod kv_quality;
 mod models;
 pub mod peers;
 mod plan;
@@ -99,14 +100,18 @@ fn ty(text: &str) -> Result<GgmlType> {
 /// A part of the benches.
 type Part = fn(&Options) -> Result<Vec<serde_json::Value>>;
 
-/// The parts by name; `criterion` runs only when asked for.
-const PARTS: [(&str, Part); 5] = [
+/// The parts by name; those of [`ON_REQUEST`] run only when asked for.
+const PARTS: [(&str, Part); 6] = [
     ("kernels", kernels::run),
     ("attention", attention::run),
     ("models", models::run),
     ("start", start::run),
     ("criterion", criterion),
+    ("kv-quality", kv_quality::run),
 ];
+
+/// Parts that are not about this machine's speed beside its limits.
+const ON_REQUEST: [&str; 2] = ["criterion", "kv-quality"];
 
 /// Runs the parts asked for.
 pub fn run(args: Vec<String>) -> Result<()> {
@@ -118,7 +123,7 @@ pub fn run(args: Vec<String>) -> Result<()> {
     let mut results = Vec::new();
     for (name, part) in PARTS {
         let asked = options.parts.iter().any(|asked| asked == name);
-        if asked || options.parts.is_empty() && name != "criterion" {
+        if asked || options.parts.is_empty() && !ON_REQUEST.contains(&name) {
             results.extend(part(&options)?);
         }
     }
