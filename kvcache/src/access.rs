@@ -22,7 +22,7 @@ struct Rows<'a> {
 
 impl KvCache {
     /// Stores consecutive positions of one layer from `position` on: `keys` is `[position][kv_head][key_dim]`, `values`
-    /// is `[position][kv_head][value_dim]`. `isa` rounds to f16; every tier gives the same bits. NaN and infinity are
+    /// is `[position][kv_head][value_dim]`; latent layers have no values of their own. `isa` rounds to f16; every tier gives the same bits. NaN and infinity are
     /// stored as they are: the logits show them, or sealing does.
     ///
     /// # Errors
@@ -47,13 +47,18 @@ impl KvCache {
         let keys = rows(Half::Key, keys, shape.key_dim);
         let values = rows(Half::Value, values, shape.value_dim);
         let count = keys.count(None)?;
-        values.count(Some(count))?;
+        let latent = self.layout.layers[layer].latent.is_some();
+        if !latent || !values.values.is_empty() {
+            values.count(Some(count))?;
+        }
         for at in position..position.saturating_add(count) {
             let block = self.writable(id, place.group, at)?;
             let cells = &self.layout.groups[place.group].forms[RAW].layers[place.slot];
             let bytes = self.arena.bytes_mut(block);
             keys.store(isa, at, &cells.keys, bytes)?;
-            values.store(isa, at, &cells.values, bytes)?;
+            if !latent {
+                values.store(isa, at, &cells.values, bytes)?;
+            }
         }
         Ok(())
     }
@@ -108,13 +113,19 @@ impl KvCache {
 
     /// The domains that a layer's coded values are summed in.
     pub fn domains(&self, layer: usize) -> &ValueDomains {
-        let place = self.layout.places.get(layer);
+        let place = self.layout.places.get(layer).copied().flatten();
         place.map_or(ValueDomains::none(), |place| &self.layout.groups[place.group].domains[place.slot])
     }
 
     pub(crate) fn place(&self, layer: usize, kv_head: usize) -> Result<Place, Error> {
-        let exists = |place: &&Place| kv_head < self.layout.groups[place.group].shapes[place.slot].kv_heads;
-        self.layout.places.get(layer).filter(exists).copied().ok_or(Error::NoSuchHead { layer, kv_head })
+        let exists = |place: &Place| kv_head < self.layout.groups[place.group].shapes[place.slot].kv_heads;
+        self.layout
+            .places
+            .get(layer)
+            .copied()
+            .flatten()
+            .filter(exists)
+            .ok_or(Error::NoSuchHead { layer, kv_head })
     }
 
     /// The block that a position is written to.

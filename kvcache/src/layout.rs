@@ -8,6 +8,7 @@ use crate::policy::{CodecRef, Form, Policy};
 use crate::schedule::{RAW, Schedule};
 use crate::{Error, Half, PAGE, presets};
 use quant_kernels::attention::ValueDomains;
+use quant_kernels::codecs::latent::{LatentKeys, LatentValues};
 use quant_kernels::codecs::planes::{PlaneKeys, PlaneValues};
 use quant_kernels::codecs::{Codec, CodecParams, KeyCodec, RotationKind, ValueCodec};
 use std::ops::Range;
@@ -41,11 +42,31 @@ pub struct Layer {
     /// Weight of each channel of keys, `[kv_head][key_dim]`, about the size of that channel in queries. Some codecs
     /// store channels that queries weigh more with more care.
     pub balance: Option<Arc<[f32]>>,
+    /// Of a latent layer: values at the beginning of a row that are the latent; the others are rotary.
+    pub latent: Option<usize>,
+    /// Values of a recurrent layer's state, f32; such a layer has no keys and values.
+    pub state: usize,
 }
 
 impl From<LayerShape> for Layer {
     fn from(shape: LayerShape) -> Self {
-        Self { shape, window: None, source: None, balance: None }
+        Self { shape, window: None, source: None, balance: None, latent: None, state: 0 }
+    }
+}
+
+impl Layer {
+    /// A layer of multi-head latent attention: a row of `latent` and `rotary` values for each position, which all query
+    /// heads share. It is the key, and its latent is the value: the last `rotary` values of an output mean nothing.
+    pub fn latent(latent: usize, rotary: usize) -> Self {
+        let dim = latent.saturating_add(rotary);
+        let shape = LayerShape { kv_heads: 1, key_dim: dim, value_dim: dim };
+        Self { latent: Some(latent), ..shape.into() }
+    }
+
+    /// A recurrent layer with a state of so many values.
+    pub fn recurrent(values: usize) -> Self {
+        let none = LayerShape { kv_heads: 0, key_dim: 0, value_dim: 0 };
+        Self { state: values, ..none.into() }
     }
 }
 
@@ -69,6 +90,8 @@ pub(crate) struct Cells<C: ?Sized> {
     pub store: Store<C>,
     /// A head is the beginning of what it is in the form that this one is made from.
     pub prefix: bool,
+    /// These are the keys, read as values: nothing is written or encoded.
+    pub alias: bool,
 }
 
 /// How a head's page is stored.
@@ -128,7 +151,11 @@ pub(crate) struct Group {
 impl Group {
     /// Bytes that a position takes in f16.
     pub fn f16_bytes(&self) -> usize {
-        self.shapes.iter().map(|shape| 2 * shape.kv_heads * (shape.key_dim + shape.value_dim)).sum()
+        let written = self.shapes.iter().zip(&self.forms[RAW].layers);
+        let values = |(shape, cells): (&LayerShape, &LayerCells)| {
+            shape.kv_heads * (shape.key_dim + if cells.values.alias { 0 } else { shape.value_dim })
+        };
+        2 * written.map(values).sum::<usize>()
     }
 }
 
@@ -136,26 +163,29 @@ impl Group {
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub layers: Vec<Layer>,
-    pub places: Vec<Place>,
+    /// None for recurrent layers.
+    pub places: Vec<Option<Place>>,
     pub groups: Vec<Group>,
 }
 
 impl Layout {
     pub fn new(layers: Vec<Layer>, policy: &Policy) -> Result<Self, Error> {
         policy.check()?;
-        let mut places: Vec<Place> = Vec::with_capacity(layers.len());
+        let mut places: Vec<Option<Place>> = Vec::with_capacity(layers.len());
         let mut members: Vec<(Option<usize>, Vec<usize>)> = Vec::new();
         for (i, layer) in layers.iter().enumerate() {
+            if layer.state > 0 {
+                places.push(None);
+                continue;
+            }
             if let Some(source) = layer.source {
                 let fits = |place: &Place| {
                     let of = &layers[source];
                     !place.shared && (of.shape, of.window) == (layer.shape, layer.window)
                 };
-                let place = *places
-                    .get(source)
-                    .filter(|place| fits(place))
-                    .ok_or(Error::Source { layer: i, of: source })?;
-                places.push(Place { shared: true, ..place });
+                let place = places.get(source).copied().flatten().filter(fits);
+                let place = place.ok_or(Error::Source { layer: i, of: source })?;
+                places.push(Some(Place { shared: true, ..place }));
                 continue;
             }
             let of_window = members.iter().position(|(window, _)| *window == layer.window);
@@ -163,10 +193,11 @@ impl Layout {
             if group == members.len() {
                 members.push((layer.window, Vec::new()));
             }
-            places.push(Place { group, slot: members[group].1.len(), shared: false });
+            places.push(Some(Place { group, slot: members[group].1.len(), shared: false }));
             members[group].1.push(i);
         }
-        let own: Vec<usize> = (0..layers.len()).filter(|&i| layers[i].source.is_none()).collect();
+        let own: Vec<usize> =
+            (0..layers.len()).filter(|&i| layers[i].source.is_none() && layers[i].state == 0).collect();
         let at_the_ends = |layer: usize| {
             let at = own.partition_point(|&other| other < layer);
             at < BOUNDARY_LAYERS || at + BOUNDARY_LAYERS >= own.len()
@@ -245,6 +276,11 @@ impl Maker {
                 let Layer { shape, balance, .. } = &layers[layer];
                 let before = (form != RAW).then(|| chosen[schedule.made_from(form)][slot]);
                 let [key, value] = [Half::Key, Half::Value].map(|half| of_form(form, layer, half));
+                if let Some(latent) = layers[layer].latent {
+                    cells.push(self.latent(layer, latent, shape, key, value, &mut block)?);
+                    made.push([None, None]);
+                    continue;
+                }
                 let (key_store, key_made, key_prefix) =
                     self.store(layer, Half::Key, shape, balance.as_deref(), key, before, key_codec)?;
                 let (value_store, value_made, value_prefix) =
@@ -323,6 +359,85 @@ impl Maker {
             }
         };
         Ok((Store::Coded(vec![codec]), Some(made), prefix))
+    }
+}
+
+impl Maker {
+    /// The cells of a latent layer: values are read from the keys' pages where both are in one codec.
+    fn latent(
+        &mut self,
+        layer: usize,
+        latent: usize,
+        shape: &LayerShape,
+        key: Form,
+        value: Form,
+        block: &mut Block,
+    ) -> Result<LayerCells, Error> {
+        let dim = shape.key_dim;
+        let rotary = dim.checked_sub(latent).filter(|rotary| *rotary > 0 && latent > 0);
+        let refused =
+            |codec: CodecRef, source| Error::Codec { layer, half: Half::Key, codec: codec.name(), source };
+        let Form::Coded(key_codec_ref) = key else {
+            let keys = block.cells(1, dim, Store::plain(key), true)?;
+            let values = keys.read_as(Store::plain(key));
+            return Ok(LayerCells { keys, values });
+        };
+        let (what, expected, got) = ("a latent row with a rotary part", latent + 1, dim);
+        let rotary = rotary
+            .ok_or_else(|| refused(key_codec_ref, quant_kernels::Error::Length { what, expected, got }))?;
+        let part = |dim: usize| LayerShape { kv_heads: 1, key_dim: dim, value_dim: dim };
+        // The rotary part is small, and scores hang on it.
+        let eight = ["8", "q8_0"].into_iter().filter_map(CodecRef::find);
+        let fits = |codec: &CodecRef| (codec.entry().key)(&CodecParams::new(rotary, SEED)).is_ok();
+        let of_rotary = eight.clone().find(fits).or(eight.last()).map_or(key, Form::Coded);
+        let (latents, ..) = self.store(layer, Half::Key, &part(latent), None, key, None, key_codec)?;
+        let (rotaries, ..) = self.store(layer, Half::Key, &part(rotary), None, of_rotary, None, key_codec)?;
+        let (Some(latents), Some(rotaries)) = (latents.first(), rotaries.first()) else {
+            return Err(Error::LayoutTooLarge { layers: self.total });
+        };
+        let key_codec = LatentKeys::new(latents, rotaries);
+        let (values, ..) = self.store(layer, Half::Value, &part(latent), None, value, None, value_codec)?;
+        let same = key == value && key_codec_ref.planes().is_none();
+        let values = match values.first() {
+            Some(codec) if same => {
+                let codec = LatentValues::in_keys(codec, &key_codec)
+                    .map_err(|source| refused(key_codec_ref, source))?;
+                Some(Arc::new(codec) as Arc<dyn ValueCodec>)
+            }
+            Some(codec) => Some(Arc::new(LatentValues::new(codec, rotary)) as Arc<dyn ValueCodec>),
+            None => None,
+        };
+        let keys =
+            block.cells(1, dim, Store::Coded(vec![Arc::new(key_codec) as Arc<dyn KeyCodec>]), false)?;
+        let values = match values {
+            Some(codec) if same => keys.read_as(Store::Coded(vec![codec])),
+            Some(codec) => block.cells(1, dim, Store::Coded(vec![codec]), false)?,
+            None => block.cells(1, dim, Store::F16, true)?,
+        };
+        Ok(LayerCells { keys, values })
+    }
+}
+
+impl<C: ?Sized> Store<C> {
+    /// Rows as written.
+    fn plain(form: Form) -> Self {
+        if form == Form::F32 { Self::F32 } else { Self::F16 }
+    }
+
+    /// The codec of the first head.
+    fn first(&self) -> Option<Arc<C>> {
+        match self {
+            Self::Coded(codecs) => codecs.first().cloned(),
+            _ => None,
+        }
+    }
+}
+
+impl<C: ?Sized> Cells<C> {
+    /// The same bytes, read in another way.
+    fn read_as<D: ?Sized>(&self, store: Store<D>) -> Cells<D> {
+        let &Self { start, stride, bytes, .. } = self;
+        Cells { start, stride, bytes, store, prefix: false, alias: true }
     }
 }
 
@@ -408,7 +523,7 @@ impl Block {
         };
         let (bytes, stride, end) =
             bytes.and_then(place).ok_or(Error::LayoutTooLarge { layers: self.total })?;
-        let cells = Cells { start: self.end, stride, bytes, store, prefix };
+        let cells = Cells { start: self.end, stride, bytes, store, prefix, alias: false };
         self.padding += heads * (stride - bytes);
         self.end = end;
         Ok(cells)

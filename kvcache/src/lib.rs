@@ -21,6 +21,7 @@ mod seal;
 mod sequence;
 mod shift;
 mod snapshot;
+mod state;
 mod stats;
 
 pub use cache::{KvCache, SequenceId};
@@ -32,4 +33,5 @@ pub use policy::{CodecRef, Form, Parsed, Policy, Tier};
 pub use quant_kernels::attention::PAGE;
 pub use shift::{Turn, offset_of};
 pub use snapshot::{Bytes, Export, ExportPart, ImportPart};
+pub use state::Checkpoints;
 pub use stats::Stats;

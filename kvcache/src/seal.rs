@@ -113,7 +113,8 @@ impl KvCache {
             jobs.clear();
             about.clear();
             for missing in of_form {
-                for half in [Half::Key, Half::Value] {
+                let halves: &[Half] = if to.values.alias { &[Half::Key] } else { &[Half::Key, Half::Value] };
+                for &half in halves {
                     for head in 0..heads {
                         about.push(About { half, head, page: missing.page });
                         jobs.push(Transfer {

@@ -4,6 +4,7 @@ use crate::arena::Arena;
 use crate::pages::{PageId, Pages, each};
 use crate::schedule::{Forms, RAW, Schedule};
 use crate::shift::Turn;
+use crate::state::StateTable;
 use crate::{Error, PAGE};
 use std::ops::Range;
 
@@ -40,6 +41,8 @@ pub(crate) struct Sequence {
     pub tables: Vec<Table>,
     /// Empty unless pages in the middle were forgotten.
     pub turns: Vec<Turn>,
+    /// Of recurrent layers.
+    pub state: StateTable,
 }
 
 impl From<Vec<Held>> for Table {

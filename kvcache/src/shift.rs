@@ -48,11 +48,14 @@ impl KvCache {
     /// [`Error::Shift`] if the pages are not all full, or if the policy or a sliding window asks for forms of the others
     /// that are gone: nothing has happened then. [`Error::UnknownSequence`].
     pub fn shift(&mut self, id: SequenceId, forget: Range<usize>) -> Result<(), Error> {
-        let Self { slots, layout, arena, pages, .. } = self;
+        let Self { slots, layout, arena, pages, states, .. } = self;
         let sequence = crate::cache::sequence_mut(slots, id)?;
         let bad = |problem| Error::Shift { first: forget.start, end: forget.end, problem };
         if forget.is_empty() || forget.end > sequence.len / PAGE {
             return Err(bad("they are not full pages of the sequence"));
+        }
+        if states.is_some() {
+            return Err(bad("recurrent layers can't forget a part of the text"));
         }
         let len = sequence.len - forget.len() * PAGE;
         let reaches = sequence

@@ -8,6 +8,7 @@ use crate::arena::Foreign;
 use crate::layout::{Cells, Layer};
 use crate::schedule::RAW;
 use crate::sequence::{Held, Sequence, Table};
+use crate::state::StateTable;
 use crate::{Error, KvCache, PAGE, SequenceId};
 use quant_kernels::codecs::Codec;
 use std::borrow::Cow;
@@ -24,7 +25,8 @@ pub struct Export<'a> {
     pub parts: Vec<ExportPart<'a>>,
 }
 
-/// The blocks of one form of one group of layers.
+/// The blocks of one form of one group of layers; or, of the group behind the last, states of recurrent layers, whose
+/// `pages` are the positions that they are of.
 #[derive(Debug)]
 pub struct ExportPart<'a> {
     /// The group.
@@ -86,8 +88,8 @@ impl KvCache {
     pub fn describe(&self, out: &mut dyn Write) -> fmt::Result {
         writeln!(out, "pages of {PAGE}, format {FORMAT}, {}", self.policy())?;
         writeln!(out, "{}", if cfg!(target_endian = "little") { "little-endian" } else { "big-endian" })?;
-        for Layer { shape, window, source, balance } in &self.layout.layers {
-            writeln!(out, "{shape:?} {window:?} {source:?}")?;
+        for Layer { shape, window, source, balance, latent, state } in &self.layout.layers {
+            writeln!(out, "{shape:?} {window:?} {source:?} {latent:?} {state}")?;
             for weight in balance.iter().flat_map(|balance| balance.iter()) {
                 write!(out, "{:x} ", weight.to_bits())?;
             }
@@ -99,7 +101,8 @@ impl KvCache {
     /// sequence.
     ///
     /// # Errors
-    /// [`Error::Shifted`], [`Error::UnknownSequence`].
+    /// [`Error::Uncommitted`] if states of recurrent layers were changed since; [`Error::Shifted`],
+    /// [`Error::UnknownSequence`].
     pub fn export(&self, id: SequenceId) -> Result<Export<'_>, Error> {
         let sequence = self.sequence(id)?;
         sequence.straight()?;
@@ -130,6 +133,13 @@ impl KvCache {
                     parts.push(part);
                 }
             }
+        }
+        if let Some(states) = &self.states {
+            let (copies, group) = (sequence.state.export(len)?, self.layout.groups.len());
+            let pages = copies.iter().map(|copy| copy.0 as u32).collect();
+            let blocks = copies.iter().map(|copy| Cow::Borrowed(self.arena.bytes(copy.1))).collect();
+            debug_assert!(copies.iter().all(|copy| copy.1.pool == states.pool()));
+            parts.push(ExportPart { group, form: 0, pages, blocks });
         }
         Ok(Export { len, parts })
     }
@@ -164,10 +174,22 @@ impl KvCache {
         if len == 0 || listed < count {
             return Err(bad("it does not hold as many pages as it has positions"));
         }
-        let mut wanted = vec![0; self.layout.groups.iter().map(|group| group.forms.len()).sum()];
+        let mut wanted = vec![0; self.arena.pools()];
         for (i, part) in parts.iter().enumerate() {
             if parts[..i].iter().any(|other| (other.group, other.form) == (part.group, part.form)) {
                 return Err(bad("it holds pages twice"));
+            }
+            if let Some(states) = self.states.as_ref().filter(|_| part.group == self.layout.groups.len()) {
+                let positions = part.pages.iter().map(|&position| position as usize);
+                let ends = part.pages.last().is_some_and(|&last| last as usize == len);
+                if part.form != 0 || !ends || !positions.is_sorted_by(|a, b| a < b) {
+                    return Err(bad("its states are not in order"));
+                }
+                if part.pages.len().checked_mul(states.bytes()) != Some(part.bytes.as_ref().len()) {
+                    return Err(bad("its states have another size"));
+                }
+                wanted[states.pool() as usize] += part.pages.len();
+                continue;
             }
             let group = self.layout.groups.get(part.group).ok_or(bad("it has other groups of layers"))?;
             let form = group.forms.get(part.form).ok_or(bad("it has other forms of pages"))?;
@@ -193,14 +215,15 @@ impl KvCache {
             tables.push((0..count).map(|_| Held { page: Some(pages.create()), forms: 0 }).collect());
         }
         let mut result = Ok(());
+        let mut state = StateTable::default();
         for part in parts {
-            result = result.and_then(|()| self.import_part(part, &mut tables[part.group]));
+            result = result.and_then(|()| match tables.get_mut(part.group) {
+                Some(table) => self.import_part(part, table),
+                None => self.import_states(part, &mut state),
+            });
         }
-        let id = self.insert(Sequence {
-            len,
-            tables: tables.into_iter().map(Table::from).collect(),
-            turns: Vec::new(),
-        });
+        let tables = tables.into_iter().map(Table::from).collect();
+        let id = self.insert(Sequence { len, tables, turns: Vec::new(), state });
         // Pages without any form are those that a sliding window has left.
         let reached = result.and_then(|()| self.rewind(id, len));
         if reached == Ok(len) {
@@ -208,6 +231,17 @@ impl KvCache {
         }
         self.release(id)?;
         Err(reached.err().unwrap_or(bad("it lacks pages that the next position sees")))
+    }
+
+    /// Takes the states of recurrent layers; the part was checked.
+    fn import_states(&mut self, part: &ImportPart, table: &mut StateTable) -> Result<(), Error> {
+        let Self { states: Some(states), arena, .. } = self else { return Ok(()) };
+        let bytes = part.bytes.as_ref();
+        let size = states.bytes().max(1);
+        for (&position, bytes) in part.pages.iter().zip(bytes.chunks_exact(size)) {
+            table.add(states, arena, position as usize, bytes)?;
+        }
+        Ok(())
     }
 
     /// Gives the pages of a table a form; the part was checked, and its form is new to them.

@@ -68,6 +68,8 @@ impl Loop {
                 let rows = |kind, len| -> Vec<f32> {
                     tokens.iter().zip(first..).flat_map(|(&t, p)| row(kind, layer, t, p, len)).collect()
                 };
+                let latent = self.cache.layer(layer).unwrap().latent.is_some();
+                let value_dim = if latent { 0 } else { value_dim };
                 let (k, v) = (rows(0, kv_heads * key_dim), rows(1, kv_heads * value_dim));
                 if self.cache.layer(layer).unwrap().source.is_none() && !tokens.is_empty() {
                     self.cache.write(self.isa, *id, layer, first, &k, &v)?;
@@ -119,8 +121,10 @@ impl Loop {
             };
             let mut values = vec![0.0; task.out_len()];
             attend(self.isa, &task, &mut AttentionScratch::default(), &mut values);
+            let dim = self.cache.layer(layer).unwrap().latent.unwrap_or(value_dim);
             for (out, values) in out[begin..end].iter_mut().zip(values.chunks_exact(GROUP * value_dim)) {
-                out.extend(values.iter().map(|x| x.to_bits()));
+                let heads = values.chunks_exact(value_dim);
+                out.extend(heads.flat_map(|head| head[..dim].iter().map(|x| x.to_bits())));
             }
             begin = end;
         }

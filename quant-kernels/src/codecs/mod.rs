@@ -20,12 +20,15 @@
 //! | [`uniform`] | minimum, step and codes of 2 to 8 bits per token | f32 | arXiv 2402.02750 (per-token form) |
 //! | [`ggml`] | ggml's 32-value blocks in ggml's layout | f32 | ggml |
 //!
+//! [`latent`] joins two of them for multi-head latent attention.
+//!
 //! Errors in a page's numbers are found when it is encoded; nothing allocates after the first call with a
 //! [`CodecScratch`]. Every tier gives the same bits.
 
 #[rustfmt::skip]
 mod codebooks;
 pub mod ggml;
+pub mod latent;
 mod matrix;
 mod packing;
 pub mod planes;
@@ -137,6 +140,8 @@ pub trait ValueCodec: Codec {
 pub struct CodecScratch {
     record: Vec<f32>,
     vector: Vec<f32>,
+    part: Vec<f32>,
+    more: Vec<f32>,
     planes: planes::PlaneScratch,
 }
 

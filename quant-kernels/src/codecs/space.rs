@@ -13,6 +13,11 @@ impl Space {
         Self(SplitMix::fold(0x7661_6C75, dim as u64))
     }
 
+    /// What tells it from others.
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+
     /// This one after a further map, which `numbers` tell from all others.
     pub(super) fn then(self, numbers: impl IntoIterator<Item = u64>) -> Self {
         Self(numbers.into_iter().fold(self.0, SplitMix::fold))
