@@ -61,7 +61,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let interrupted = on_interrupt()?;
-    let options = args.engine.options(args.threads)?;
+    let mut options = args.engine.options(args.threads)?;
     // Wrong sampler flags are found before a large file is opened.
     args.sampling.over(SamplerConfig::default())?;
     let given = args.input.read()?;
@@ -71,6 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let sampler = args.sampling.over(model.sampler_defaults()?)?;
     let seed = sampler.seed;
     let tokens = model.tokenizer()?.encode(prompt, true, args.parse_special);
+    args.engine.fit(&mut options, &model)?;
     let mut engine = Engine::new(&model, &options)?;
     let request = GenerateOptions {
         sampler,

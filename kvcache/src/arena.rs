@@ -13,15 +13,12 @@ use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-/// Bytes of a slab, if a block is not larger.
-const SLAB: usize = 4 << 20;
-/// A slab takes no larger part of the budget than this, if a block does not.
+/// Bytes that a slab has at least: a huge page of x86 and of most ARM systems.
+const HUGE: usize = 2 << 20;
+/// But a slab takes no larger part of the budget than this, if a block does not.
 const SLABS: usize = 64;
 /// Blocks begin at multiples of a cache line.
 pub(crate) const ALIGN: usize = 64;
-/// Huge pages of x86 and of most ARM systems.
-#[cfg(feature = "mmap")]
-const HUGE: usize = 2 << 20;
 
 /// A block of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +70,8 @@ impl Pool {
 
 /// Blocks of a slab under a budget.
 pub(crate) fn blocks_per_slab(block_bytes: usize, budget: usize) -> usize {
-    (SLAB.min(budget / SLABS) / block_bytes.max(1)).max(1)
+    let block_bytes = block_bytes.max(1);
+    HUGE.div_ceil(block_bytes).min(budget / SLABS / block_bytes).max(1)
 }
 
 impl Arena {
@@ -377,7 +375,7 @@ mod tests {
         let mut arena = Arena::new(1 << 30);
         let pool = arena.add_pool(3 << 19);
         let blocks = [arena.take(pool).unwrap(), arena.take(pool).unwrap(), arena.take(pool).unwrap()];
-        assert_eq!(arena.allocated(), 2 * (3 << 20));
+        assert_eq!(arena.allocated(), 2 * (3 << 20), "two blocks are a slab");
         for (i, &block) in blocks.iter().enumerate() {
             assert!(numbers::<f32>(arena.bytes(block)).iter().all(|&x| x == 0.0));
             arena.bytes_mut(block).fill(i as u8 + 1);

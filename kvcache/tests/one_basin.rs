@@ -40,18 +40,11 @@ fn winding(policy: &Policy, text: &[u32], isa: Isa, threads: usize, chunk: usize
 fn every_codec() {
     let text = tokens(420, 1);
     for entry in registry() {
-        for policy in [format!("k={0},v={0}", entry.name), format!("k={},v=f16,sinks=128", entry.name)] {
-            let policy: Policy = policy.parse().unwrap();
-            let expected = straight(common::layers(), &policy, &text);
-            for (isa, threads, chunk) in
-                [(Isa::detect(), 1, 97), (Isa::Scalar, 2, 420), (Isa::detect(), 3, 13)]
-            {
-                let found = winding(&policy, &text, isa, threads, chunk);
-                assert!(
-                    found == expected,
-                    "{policy}: other bits with {isa}, {threads} threads, chunks of {chunk}"
-                );
-            }
+        let policy: Policy = format!("k={0},v={0},sinks=128", entry.name).parse().unwrap();
+        let expected = straight(common::layers(), &policy, &text);
+        for (isa, threads, chunk) in [(Isa::detect(), 2, 97), (Isa::Scalar, 1, 300)] {
+            let found = winding(&policy, &text, isa, threads, chunk);
+            assert!(found == expected, "{policy}: other bits with {isa}, {threads} threads, chunks of {chunk}");
         }
     }
 }
@@ -107,13 +100,15 @@ fn policy() -> impl Strategy<Value = Policy> {
 
 /// A sequence, its tokens, and the outputs at each of them.
 type Known = (SequenceId, Vec<u32>, Vec<Vec<u32>>);
+/// Held pages of such a sequence.
+type Kept = (Vec<PageHold>, Vec<u32>, Vec<Vec<u32>>);
 
 fn history(policy: &Policy, budget: usize, steps: Vec<Step>) {
     const LONGEST: usize = 900;
     let mut one = Loop::new(policy, budget);
     one.parallel = Arc::new(Team::new(2).unwrap());
     let mut known: Vec<Known> = vec![(one.cache.create(), Vec::new(), Vec::new())];
-    let mut holds: Vec<(Vec<PageHold>, Vec<u32>, Vec<Vec<u32>>)> = Vec::new();
+    let mut holds: Vec<Kept> = Vec::new();
     for (salt, step) in steps.into_iter().enumerate() {
         if known.is_empty() {
             known.push((one.cache.create(), Vec::new(), Vec::new()));

@@ -6,10 +6,10 @@ use crate::matrix::{Linear, Matrix};
 use crate::probe::{Point, Probe};
 use crate::rows::{TILE_ROWS, for_each, sized};
 use crate::span::{LogitsWanted, Span};
-use crate::{Error, ModelInfo};
-use quant_kernels::residual;
+use crate::{Error, ModelInfo, balance};
 use quant_kernels::rope::Rope;
-use quant_kvcache::{KvCache, Layer as KvLayer};
+use quant_kernels::{Kernels, residual};
+use quant_kvcache::{KvCache, Layer as KvLayer, Policy};
 
 /// What an architecture crate puts together from a file.
 #[derive(Debug)]
@@ -65,6 +65,23 @@ impl Decoder {
     /// What a KV cache for this model keeps, layer by layer.
     pub fn kv_layout(&self) -> Vec<KvLayer> {
         self.parts.layers.iter().map(kv_layer).collect()
+    }
+
+    /// The same with what the weights tell about the channels of keys, if this policy has a codec that uses it. It
+    /// reads a sample of the query and key weights.
+    ///
+    /// # Errors
+    /// [`Error::Kernels`] if a type has no arithmetic.
+    pub fn kv_layers(&self, policy: &Policy, kernels: &Kernels) -> Result<Vec<KvLayer>, Error> {
+        let balanced = |layer: &Layer| {
+            let Mixer::Attention(attention) = &layer.mixer;
+            let balance = balance::of(attention, &layer.attn_norm, &self.parts.ropes, kernels)?;
+            Ok(KvLayer { balance: Some(balance), ..kv_layer(layer) })
+        };
+        if !policy.uses_balance() {
+            return Ok(self.kv_layout());
+        }
+        self.parts.layers.iter().map(balanced).collect()
     }
 
     /// Appends every span's tokens to its sequence and writes the logits that are wanted to `logits`, one row of
