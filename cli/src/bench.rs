@@ -2,7 +2,7 @@
 
 use crate::engine_args::EngineArgs;
 use crate::{bandwidth, failure, output, source};
-use quant_runtime::{Engine, LogitsWanted, Model, threads};
+use quant_runtime::{Engine, KvStats, LogitsWanted, Model, threads};
 use serde_json::json;
 use std::fmt::Write;
 use std::ops::ControlFlow;
@@ -50,6 +50,8 @@ struct Row {
     read: f64,
     /// What this many threads can read.
     bandwidth: f64,
+    /// The KV cache after the decode.
+    kv: KvStats,
 }
 
 /// Runs the command.
@@ -86,6 +88,7 @@ fn measure(
     let needed = deepest.saturating_add(prompt.max(tokens));
     let mut options = args.engine.options(Some(threads))?;
     let context = *options.context.get_or_insert(needed);
+    args.engine.fit(&mut options, model)?;
     if context < needed {
         return Err(failure::usage(format!("--ctx {context} does not hold the {needed} tokens to measure")));
     }
@@ -94,6 +97,7 @@ fn measure(
         let base = engine.open();
         evaluate(&mut engine, base, &ids(model, depth))?;
         let text = ids(model, prompt.max(tokens));
+        let mut kv = engine.memory();
         let mut timed = |parts: &[&[u32]]| -> anyhow::Result<f64> {
             let session = engine.fork(base)?;
             let started = Instant::now();
@@ -101,6 +105,7 @@ fn measure(
                 evaluate(&mut engine, session, part)?;
             }
             let seconds = started.elapsed().as_secs_f64();
+            kv = engine.memory();
             engine.close(session);
             Ok(parts.iter().map(|part| part.len()).sum::<usize>() as f64 / seconds)
         };
@@ -121,6 +126,7 @@ fn measure(
             decode,
             read: decode * model.info().bytes_per_token as f64,
             bandwidth,
+            kv,
         });
     }
     Ok(())
@@ -162,24 +168,28 @@ fn print_table(args: &Args, model: &Model, name: &str, rows: &[Row]) -> anyhow::
     );
     let _ = writeln!(
         text,
-        "{:>7} {:>7} {:>16} {:>15} {:>12} {:>12}",
+        "{:>7} {:>7} {:>16} {:>15} {:>12} {:>12} {:>10} {:>7}",
         "threads",
         "depth",
         format!("prefill {} t/s", args.prompt),
         format!("decode {} t/s", args.tokens),
         "weights GB/s",
-        "of bandwidth"
+        "of bandwidth",
+        "KV cache",
+        "KV bits"
     );
     for row in rows {
         let _ = writeln!(
             text,
-            "{:>7} {:>7} {:>16.1} {:>15.1} {:>12.1} {:>11.0}%",
+            "{:>7} {:>7} {:>16.1} {:>15.1} {:>12.1} {:>11.0}% {:>10} {:>7.2}",
             row.threads,
             row.depth,
             row.prefill,
             row.decode,
             row.read / 1e9,
-            100.0 * row.read / row.bandwidth
+            100.0 * row.read / row.bandwidth,
+            output::bytes(row.kv.used_bytes as u64),
+            row.kv.bits_per_value()
         );
     }
     for (i, row) in rows.iter().enumerate().filter(|(i, row)| *i == 0 || rows[i - 1].threads != row.threads) {
@@ -208,6 +218,9 @@ fn print_json(args: &Args, model: &Model, name: &str, rows: &[Row]) -> anyhow::R
                 "weights_bytes_per_second": row.read,
                 "bandwidth_bytes_per_second": row.bandwidth,
                 "share_of_bandwidth": row.read / row.bandwidth,
+                "kv_bytes": row.kv.used_bytes,
+                "kv_f16_bytes": row.kv.f16_bytes,
+                "kv_bits_per_value": row.kv.bits_per_value(),
             })
         })
         .collect();

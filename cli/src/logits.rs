@@ -51,6 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     options.chunk = args.chunk as usize;
     let tokens = text_input::read_tokens(&args.tokens)?;
     let model = Model::from_gguf(source::open(Some(&args.model))?)?;
+    args.engine.fit(&mut options, &model)?;
     let mut engine = Engine::new(&model, &options)?;
 
     let cannot_write = || format!("can't write {}", args.out.display());

@@ -61,7 +61,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let interrupted = on_interrupt()?;
-    let options = args.engine.options(args.threads)?;
+    let mut options = args.engine.options(args.threads)?;
     // Wrong sampler flags are found before a large file is opened.
     args.sampling.over(SamplerConfig::default())?;
     let given = args.input.read()?;
@@ -71,6 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let sampler = args.sampling.over(model.sampler_defaults()?)?;
     let seed = sampler.seed;
     let tokens = model.tokenizer()?.encode(prompt, true, args.parse_special);
+    args.engine.fit(&mut options, &model)?;
     let mut engine = Engine::new(&model, &options)?;
     let request = GenerateOptions {
         sampler,
@@ -184,7 +185,7 @@ fn last_line(seed: u64, finish: &Finish) {
         format!("text {} tokens, {} tokens/s", stats.generated_tokens, output::digits(stats.decode_rate())),
     ];
     parts.extend(stats.first_token.map(|time| format!("first token {}", output::duration(time))));
-    let kv = output::bytes(stats.kv_bytes as u64);
+    let kv = kv_text(stats);
     parts.push(match peak_memory() {
         Some(peak) => format!("memory {} (KV cache {kv})", output::bytes(peak)),
         None => format!("KV cache {kv}"),
@@ -203,6 +204,15 @@ fn last_line(seed: u64, finish: &Finish) {
     let _ = writeln!(anstream::stderr(), "{dim}{}{dim:#}", parts.join("; "));
 }
 
+/// `1.20 MiB, 36% of f16`.
+fn kv_text(stats: &Stats) -> String {
+    let bytes = output::bytes(stats.kv_bytes as u64);
+    match stats.kv_f16_bytes {
+        0 => bytes,
+        f16 => format!("{bytes}, {:.0}% of f16", 100.0 * stats.kv_bytes as f64 / f16 as f64),
+    }
+}
+
 fn stats_json(stats: &Stats) -> serde_json::Value {
     json!({
         "prompt_tokens": stats.prompt_tokens,
@@ -213,6 +223,8 @@ fn stats_json(stats: &Stats) -> serde_json::Value {
         "decode_tokens_per_second": stats.decode_rate(),
         "first_token_seconds": stats.first_token.map(|time| time.as_secs_f64()),
         "kv_bytes": stats.kv_bytes,
+        "kv_peak_bytes": stats.kv_peak_bytes,
+        "kv_f16_bytes": stats.kv_f16_bytes,
         "peak_memory_bytes": peak_memory(),
     })
 }

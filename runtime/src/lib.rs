@@ -12,12 +12,13 @@ mod stop;
 pub mod threads;
 
 pub use engine::{
-    Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Generation, Report, SessionId, Stats,
+    Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Generation, KvFit, Report,
+    SessionId, Stats,
 };
 pub use error::Error;
 pub use model::Model;
 pub use quant_gguf::Gguf;
 pub use quant_kernels::{Activations, Isa};
-pub use quant_kvcache::KvType;
+pub use quant_kvcache::{Policy, Stats as KvStats, presets};
 pub use quant_models::{LogitsWanted, ModelInfo};
 pub use sample::{DryConfig, SamplerConfig};

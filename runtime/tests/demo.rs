@@ -1,9 +1,10 @@
 //! The demo model, from file to text: recorded greedy continuations, chunks, threads, batches, sessions.
 
 use quant_runtime::{
-    Activations, Engine, EngineOptions, Error, Event, FinishReason, GenerateOptions, Gguf, KvType, Model,
-    SamplerConfig,
+    Activations, Engine, EngineOptions, Error, Event, FinishReason, GenerateOptions, Gguf, LogitsWanted,
+    Model, Policy, SamplerConfig, SessionId,
 };
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ fn assert_goldens(model: &Arc<Model>, options: &EngineOptions) {
 fn greedy_continuations_of_the_f32_weights() {
     let Some(path) = quant_fixtures::shared("demo/demo-f32.gguf") else { return };
     let reference =
-        EngineOptions { kv: KvType::F32, activations: Activations::F32, ..EngineOptions::default() };
+        EngineOptions { kv: Policy::F32, activations: Activations::F32, ..EngineOptions::default() };
     assert_goldens(&Model::load(path).unwrap(), &reference);
 }
 
@@ -70,37 +71,127 @@ fn greedy_continuations_of_the_f32_weights() {
 #[test]
 fn greedy_continuations_of_the_bundled_weights() {
     let reference =
-        EngineOptions { kv: KvType::F32, activations: Activations::F32, ..EngineOptions::default() };
+        EngineOptions { kv: Policy::F32, activations: Activations::F32, ..EngineOptions::default() };
     assert_goldens(&model(), &reference);
     assert_goldens(&model(), &EngineOptions::default());
+}
+
+/// Whole policies: nothing compressed, presets, a paper's codec, a window, tiers.
+const POLICIES: [&str; 6] =
+    ["f16", "auto", "2.4", "k=turbo-prod-3,v=q4_0,sinks=128", "k=5,v=4,window=128", "tiers=8@0/4@128/2@256"];
+
+fn policy(name: &str) -> EngineOptions {
+    EngineOptions { kv: name.parse().unwrap(), ..EngineOptions::default() }
 }
 
 #[test]
 fn chunks_threads_and_company_change_nothing() {
     let model = model();
     let tokenizer = model.tokenizer().unwrap();
-    let prompt = tokenizer.encode(&"Tom had a red ball and a blue kite. ".repeat(20), true, false);
+    let text = "Tom had a red ball and a blue kite. He lost them both. ".repeat(30);
+    let prompt = tokenizer.encode(&text, true, false);
+    assert!(prompt.len() > 400, "several pages are sealed");
     let options = GenerateOptions {
         sampler: SamplerConfig { seed: 11, top_p: 0.95, ..SamplerConfig::default() },
         max_tokens: Some(40),
         ..GenerateOptions::default()
     };
-    let engine = |threads, chunk| {
-        let options = EngineOptions { threads: Some(threads), chunk, ..EngineOptions::default() };
-        Engine::new(&model, &options).unwrap()
+    for name in POLICIES {
+        let engine = |threads, chunk| {
+            Engine::new(&model, &EngineOptions { threads: Some(threads), chunk, ..policy(name) }).unwrap()
+        };
+        let alone = run(&mut engine(1, 512), &prompt, &options);
+        for (threads, chunk) in [(1, 7), (3, 64)] {
+            let other = run(&mut engine(threads, chunk), &prompt, &options);
+            assert_eq!(other, alone, "{name}, {threads} threads, {chunk}");
+        }
+        // Two others in the same batches.
+        let mut engine = engine(2, 50);
+        for text in ["Once upon a time", "The big dog"] {
+            let other = engine.open();
+            engine.append(other, &tokenizer.encode(text, true, false)).unwrap();
+            engine.start(other, &greedy(30)).unwrap();
+        }
+        assert_eq!(run(&mut engine, &prompt, &options), alone, "{name}");
+    }
+}
+
+/// The logits after the last token, as bits.
+fn last_logits(engine: &mut Engine, id: SessionId, tokens: &[u32]) -> Vec<u32> {
+    let mut bits = Vec::new();
+    engine
+        .evaluate(id, tokens, LogitsWanted::Last, &mut |_, row| {
+            bits = row.iter().map(|x| x.to_bits()).collect();
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    bits
+}
+
+#[test]
+fn forks_and_texts_taken_back_have_the_bits_of_a_straight_run() {
+    let model = model();
+    let text: Vec<u32> = (0..600u32).map(|i| (i * 7919 + 13) % 4000).collect();
+    for name in POLICIES {
+        let mut engine = Engine::new(&model, &policy(name)).unwrap();
+        let straight = engine.open();
+        let expected = last_logits(&mut engine, straight, &text);
+        let first = engine.open();
+        last_logits(&mut engine, first, &text[..300]);
+        let fork = engine.fork(first).unwrap();
+        last_logits(&mut engine, first, &text[100..250]);
+        // A draft over a page boundary, then far back: what can't be reached is evaluated again.
+        last_logits(&mut engine, fork, &text[..100]);
+        engine.rewind(fork, 300).unwrap();
+        last_logits(&mut engine, fork, &text[300..500]);
+        engine.rewind(fork, 170).unwrap();
+        assert_eq!(last_logits(&mut engine, fork, &text[170..]), expected, "{name}");
+        for id in [straight, first, fork] {
+            engine.close(id);
+        }
+        assert_eq!(engine.memory().used_bytes, 0);
+    }
+}
+
+#[test]
+fn a_compressed_cache_takes_less() {
+    let model = model();
+    let text: Vec<u32> = (0..1000u32).map(|i| (i * 7919 + 13) % 4000).collect();
+    let mut before = usize::MAX;
+    // Of 6 layers 4 are boundary layers, so `4` and `auto` are not as small as they are in larger models.
+    for name in ["f16", "8", "near", "3.4", "2.4"] {
+        let mut engine = Engine::new(&model, &policy(name)).unwrap();
+        let id = engine.open();
+        last_logits(&mut engine, id, &text);
+        let stats = engine.memory();
+        assert!(stats.used_bytes < before, "{name}: {stats:?}");
+        assert_eq!(stats.f16_bytes, 1000 * 6 * 2 * 128 * 2);
+        assert!((stats.bits_per_value() - 8.0 * stats.used_bytes as f64 / 1_536_000.0).abs() < 1e-9);
+        before = stats.used_bytes;
+    }
+}
+
+#[test]
+fn memory_decides_for_preset_and_context() {
+    let model = model();
+    let fit = |bytes, context| {
+        let mut options = EngineOptions { context, chunk: 64, ..EngineOptions::default() };
+        let fit = options.fit_kv(&model, bytes)?;
+        let engine = Engine::new(&model, &options)?;
+        assert_eq!(engine.context(), fit.context);
+        assert_eq!(engine.memory().budget_bytes, bytes);
+        Ok::<_, Error>((fit.preset, fit.context))
     };
-    let alone = run(&mut engine(1, 512), &prompt, &options);
-    for (threads, chunk) in [(1, 1), (2, 7), (3, 64)] {
-        assert_eq!(run(&mut engine(threads, chunk), &prompt, &options), alone, "{threads} threads, {chunk}");
-    }
-    // Two others in the same batches.
-    let mut engine = engine(2, 50);
-    for text in ["Once upon a time", "The big dog"] {
-        let other = engine.open();
-        engine.append(other, &tokenizer.encode(text, true, false)).unwrap();
-        engine.start(other, &greedy(30)).unwrap();
-    }
-    assert_eq!(run(&mut engine, &prompt, &options), alone);
+    // 3 KiB a token in f16; the model declares 1024.
+    assert_eq!(fit(4 << 20, None).unwrap(), ("f16", 1024));
+    assert_eq!(fit(3 << 20, None).unwrap(), ("f16", 1024));
+    let (preset, context) = fit(5 << 19, None).unwrap();
+    assert!(preset != "f16" && context == 1024, "{preset}");
+    let (preset, context) = fit(1 << 20, None).unwrap();
+    assert!(context < 1024 && context > 100, "{preset} {context}");
+    assert_eq!(fit(1 << 20, Some(256)).unwrap(), ("f16", 256));
+    assert!(matches!(fit(1 << 20, Some(1024)), Err(Error::ContextBudget { context: 1024, .. })));
+    assert!(matches!(fit(1000, None), Err(Error::ContextBudget { .. })));
 }
 
 #[test]

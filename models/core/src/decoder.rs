@@ -6,10 +6,10 @@ use crate::matrix::{Linear, Matrix};
 use crate::probe::{Point, Probe};
 use crate::rows::{TILE_ROWS, for_each, sized};
 use crate::span::{LogitsWanted, Span};
-use crate::{Error, ModelInfo};
-use quant_kernels::residual;
+use crate::{Error, ModelInfo, balance};
 use quant_kernels::rope::Rope;
-use quant_kvcache::{KvCache, LayerShape};
+use quant_kernels::{Kernels, residual};
+use quant_kvcache::{KvCache, Layer as KvLayer, Policy};
 
 /// What an architecture crate puts together from a file.
 #[derive(Debug)]
@@ -63,8 +63,25 @@ impl Decoder {
     }
 
     /// What a KV cache for this model keeps, layer by layer.
-    pub fn kv_layout(&self) -> Vec<LayerShape> {
-        self.parts.layers.iter().map(kv_shape).collect()
+    pub fn kv_layout(&self) -> Vec<KvLayer> {
+        self.parts.layers.iter().map(kv_layer).collect()
+    }
+
+    /// The same with what the weights tell about the channels of keys, if this policy has a codec that uses it. It
+    /// reads a sample of the query and key weights.
+    ///
+    /// # Errors
+    /// [`Error::Kernels`] if a type has no arithmetic.
+    pub fn kv_layers(&self, policy: &Policy, kernels: &Kernels) -> Result<Vec<KvLayer>, Error> {
+        let balanced = |layer: &Layer| {
+            let Mixer::Attention(attention) = &layer.mixer;
+            let balance = balance::of(attention, &layer.attn_norm, &self.parts.ropes, kernels)?;
+            Ok(KvLayer { balance: Some(balance), ..kv_layer(layer) })
+        };
+        if !policy.uses_balance() {
+            return Ok(self.kv_layout());
+        }
+        self.parts.layers.iter().map(balanced).collect()
     }
 
     /// Appends every span's tokens to its sequence and writes the logits that are wanted to `logits`, one row of
@@ -104,7 +121,10 @@ impl Decoder {
 
     fn check(&self, cache: &KvCache, spans: &[Span<'_>]) -> Result<(), Error> {
         let layers = &self.parts.layers;
-        let fits = |(i, layer): (usize, &Layer)| cache.layer(i) == Some(kv_shape(layer));
+        let fits = |(i, layer): (usize, &Layer)| {
+            let wanted = kv_layer(layer);
+            cache.layer(i).is_some_and(|kept| (kept.shape, kept.window) == (wanted.shape, wanted.window))
+        };
         if cache.layers() != layers.len() || !layers.iter().enumerate().all(fits) {
             return Err(Error::CacheLayout);
         }
@@ -244,8 +264,8 @@ impl Context {
     }
 }
 
-fn kv_shape(layer: &Layer) -> LayerShape {
+fn kv_layer(layer: &Layer) -> KvLayer {
     match &layer.mixer {
-        Mixer::Attention(attention) => attention.kv_shape(),
+        Mixer::Attention(attention) => attention.kv_layer(),
     }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod balance;
 mod context;
 mod decoder;
 mod error;

@@ -107,6 +107,11 @@ impl Linear {
         self.matrix.cols
     }
 
+    /// What is added to the output.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
     /// Consecutive rows with their bias. `None` if there are no such rows.
     pub fn slice_rows(&self, first: usize, rows: usize) -> Option<Self> {
         let matrix = self.matrix.slice_rows(first, rows)?;

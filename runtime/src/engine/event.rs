@@ -82,6 +82,10 @@ pub struct Stats {
     pub first_token: Option<Duration>,
     /// Bytes of the KV cache in use at the end, all sequences together.
     pub kv_bytes: usize,
+    /// The most bytes of the KV cache that were ever in use.
+    pub kv_peak_bytes: usize,
+    /// What the same positions would take in f16.
+    pub kv_f16_bytes: usize,
 }
 
 impl Stats {

@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod event;
+mod fit;
 mod generation;
 mod options;
 mod session;
@@ -10,6 +11,7 @@ mod simulation;
 mod step;
 
 pub use event::{Event, Finish, FinishReason, Stats};
+pub use fit::KvFit;
 pub use generation::Generation;
 pub use options::EngineOptions;
 pub use session::{GenerateOptions, SessionId};
@@ -56,8 +58,10 @@ impl Engine {
     pub fn new(model: &Arc<Model>, options: &EngineOptions) -> Result<Self, Error> {
         let plan = options.plan(model)?;
         let team = Arc::new(Team::new(plan.threads)?);
-        let context = Context::new(Arc::new(Kernels::new(options.isa)), team, options.activations);
-        let cache = KvCache::new(model.decoder().kv_layout(), options.kv, plan.budget)?;
+        let kernels = Arc::new(Kernels::new(options.isa));
+        let cache =
+            KvCache::new(model.decoder().kv_layers(&options.kv, &kernels)?, &options.kv, plan.budget)?;
+        let context = Context::new(kernels, team, options.activations);
         let backend = Box::new(ModelBackend::new(Arc::clone(model), context));
         Ok(Self { threads: plan.threads, ..Self::with_backend(backend, cache, plan.context, options.chunk) })
     }
@@ -191,7 +195,7 @@ impl Engine {
     /// Ends a session's generation. The session stays open, with the tokens chosen so far. `None` if none runs.
     pub fn cancel(&mut self, id: SessionId) -> Option<Finish> {
         let job = self.sessions.get_mut(&id)?.job.take()?;
-        Some(job.finish(FinishReason::Cancelled, self.cache.stats().used_bytes))
+        Some(job.finish(FinishReason::Cancelled, &self.cache.stats()))
     }
 
     /// Continues a session's text, as an iterator of events. The session stays open.

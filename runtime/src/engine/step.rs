@@ -131,8 +131,8 @@ impl Engine {
         match job.choose(&*self.backend, &mut session.tokens, self.context, row, report) {
             Ok(None) => {}
             Ok(Some(reason)) => {
-                let kv_bytes = self.cache.stats().used_bytes;
-                let ended = session.job.take().map(|job| job.finish(reason, kv_bytes));
+                let kv = self.cache.stats();
+                let ended = session.job.take().map(|job| job.finish(reason, &kv));
                 reports.extend(ended.map(|finish| (id, Ok(Event::Finished(finish)))));
             }
             Err(error) => self.fail(id, error, reports),
