@@ -108,13 +108,19 @@ impl KvCache {
 
     /// The domains that a layer's coded values are summed in.
     pub fn domains(&self, layer: usize) -> &ValueDomains {
-        let place = self.layout.places.get(layer);
+        let place = self.layout.places.get(layer).copied().flatten();
         place.map_or(ValueDomains::none(), |place| &self.layout.groups[place.group].domains[place.slot])
     }
 
     pub(crate) fn place(&self, layer: usize, kv_head: usize) -> Result<Place, Error> {
-        let exists = |place: &&Place| kv_head < self.layout.groups[place.group].shapes[place.slot].kv_heads;
-        self.layout.places.get(layer).filter(exists).copied().ok_or(Error::NoSuchHead { layer, kv_head })
+        let exists = |place: &Place| kv_head < self.layout.groups[place.group].shapes[place.slot].kv_heads;
+        self.layout
+            .places
+            .get(layer)
+            .copied()
+            .flatten()
+            .filter(exists)
+            .ok_or(Error::NoSuchHead { layer, kv_head })
     }
 
     /// The block that a position is written to.

@@ -214,11 +214,26 @@ impl Arena {
 
     /// Copies a block into another one of the same pool.
     pub fn copy(&mut self, from: BlockId, to: BlockId) {
+        let len = self.place(from).1;
+        self.copy_part(from, to, 0..len);
+    }
+
+    /// Copies a part of a block to the same part of another one of its pool.
+    pub fn copy_part(&mut self, from: BlockId, to: BlockId, part: Range<usize>) {
         assert!(from.pool == to.pool && from != to, "blocks of one pool, not the same");
         let ((from, len), (to, _)) = (self.place(from), self.place(to));
-        // SAFETY: two different blocks of one pool do not overlap, both have `len` bytes, and `self` is borrowed
+        assert!(part.start <= part.end && part.end <= len, "a part of the block");
+        // SAFETY: two different blocks of one pool do not overlap, the part lies within both, and `self` is borrowed
         // exclusively.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), len) }
+        unsafe {
+            let (from, to) = (from.as_ptr().add(part.start), to.as_ptr().add(part.start));
+            std::ptr::copy_nonoverlapping(from, to, part.len());
+        }
+    }
+
+    /// Pools there are.
+    pub fn pools(&self) -> usize {
+        self.pools.len()
     }
 
     /// Calls `work(worker, job, from, to)` for every transfer, in parallel.

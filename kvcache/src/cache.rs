@@ -5,6 +5,7 @@ use crate::layout::{Layer, Layout};
 use crate::pages::Pages;
 use crate::seal::Sealer;
 use crate::sequence::{Sequence, Table};
+use crate::state::States;
 use crate::{Error, PAGE, Policy};
 
 /// Names a sequence of one cache. An id that was released never names another sequence.
@@ -15,7 +16,7 @@ pub struct SequenceId {
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+pub(crate) struct Slot {
     generation: u32,
     sequence: Option<Sequence>,
 }
@@ -29,7 +30,8 @@ pub struct KvCache {
     /// By group.
     pub(crate) pages: Vec<Pages>,
     pub(crate) sealer: Sealer,
-    slots: Vec<Slot>,
+    pub(crate) states: Option<States>,
+    pub(crate) slots: Vec<Slot>,
     free: Vec<u32>,
     /// Blocks that a reserve needs, by pool.
     wanted: Vec<usize>,
@@ -55,8 +57,10 @@ impl KvCache {
             let pools = group.forms.iter().map(|form| arena.add_pool(form.bytes)).collect();
             pages.push(Pages::new(pools, group.shapes.len()));
         }
+        let states = States::new(&layout.layers, &mut arena)?;
         Ok(Self {
             policy,
+            states,
             layout,
             arena,
             pages,
@@ -86,21 +90,22 @@ impl KvCache {
     /// A new, empty sequence. It takes no page until something is reserved.
     pub fn create(&mut self) -> SequenceId {
         let tables = vec![Table::default(); self.pages.len()];
-        self.insert(Sequence { len: 0, tables })
+        self.insert(Sequence { tables, ..Sequence::default() })
     }
 
     /// A sequence with the same past, sharing its pages: nothing is copied but the table. Positions that are not
     /// committed are not inherited.
     ///
     /// # Errors
-    /// [`Error::UnknownSequence`].
+    /// [`Error::Uncommitted`] if states of recurrent layers were changed since; [`Error::UnknownSequence`].
     pub fn fork(&mut self, id: SequenceId) -> Result<SequenceId, Error> {
-        let Self { slots, pages, .. } = self;
+        let Self { slots, pages, states, .. } = self;
         let parent = sequence_mut(slots, id)?;
         let len = parent.len;
+        let state = states.as_mut().map(|states| parent.state.fork(states)).transpose()?.unwrap_or_default();
         let tables =
             parent.tables.iter_mut().zip(pages).map(|(table, pages)| table.fork(pages, len)).collect();
-        Ok(self.insert(Sequence { len, tables }))
+        Ok(self.insert(Sequence { len, tables, state }))
     }
 
     /// Forgets a sequence; pages that no other sequence holds are free at once.
@@ -119,6 +124,9 @@ impl KvCache {
         for (table, pages) in sequence.tables.into_iter().zip(&mut self.pages) {
             table.release(pages, &mut self.arena);
         }
+        if let Some(states) = &mut self.states {
+            sequence.state.release(states, &mut self.arena);
+        }
         Ok(())
     }
 
@@ -136,14 +144,15 @@ impl KvCache {
     /// # Errors
     /// [`Error::OutOfMemory`] if the budget does not hold it; [`Error::UnknownSequence`].
     pub fn reserve(&mut self, id: SequenceId, count: usize) -> Result<(), Error> {
-        let Self { slots, layout, arena, pages, wanted, peak, .. } = self;
+        let Self { slots, layout, arena, pages, states, wanted, peak, .. } = self;
         let sequence = sequence_mut(slots, id)?;
         let len = sequence.len;
         let positions = len.checked_add(count).ok_or(Error::TooManyPositions { positions: usize::MAX })?;
         let Some(last) = positions.checked_sub(1).map(|last| last / PAGE).filter(|_| count > 0) else {
             return Ok(());
         };
-        if sequence.tables.iter().all(|table| table.is_reserved(last)) {
+        let state_blocks = states.as_ref().map_or(0, |states| sequence.state.count(states, len, positions));
+        if state_blocks == 0 && sequence.tables.iter().all(|table| table.is_reserved(last)) {
             return Ok(());
         }
         // Far too many are refused before they are counted page by page.
@@ -154,13 +163,19 @@ impl KvCache {
             return Err(Error::OutOfMemory { needed: more, available, budget });
         }
         wanted.clear();
-        wanted.resize(layout.groups.iter().map(|group| group.forms.len()).sum(), 0);
+        wanted.resize(arena.pools(), 0);
+        if let Some(states) = states {
+            wanted[states.pool() as usize] = state_blocks;
+        }
         for ((table, group), pages) in sequence.tables.iter().zip(&layout.groups).zip(&*pages) {
             table.count(&group.schedule, pages, len, last, wanted);
         }
         arena.ensure(wanted)?;
         for ((table, group), pages) in sequence.tables.iter_mut().zip(&layout.groups).zip(pages) {
             table.take(&group.schedule, pages, arena, len, last)?;
+        }
+        if let Some(states) = states {
+            sequence.state.take(states, arena, len, positions)?;
         }
         *peak = arena.used_in_all().max(*peak);
         Ok(())
@@ -172,7 +187,7 @@ impl KvCache {
     /// # Errors
     /// [`Error::CommitPastReserved`], [`Error::UnknownSequence`].
     pub fn commit(&mut self, id: SequenceId, count: usize) -> Result<(), Error> {
-        let Self { slots, layout, arena, pages, .. } = self;
+        let Self { slots, layout, arena, pages, states, .. } = self;
         let sequence = sequence_mut(slots, id)?;
         let (before, capacity) = (sequence.len, sequence.capacity());
         let len = before
@@ -180,6 +195,9 @@ impl KvCache {
             .filter(|&len| len <= capacity)
             .ok_or(Error::CommitPastReserved { count, len: before, capacity })?;
         sequence.len = len;
+        if let Some(states) = states {
+            sequence.state.commit(states, arena, len);
+        }
         if len / PAGE > before / PAGE {
             for ((table, group), pages) in sequence.tables.iter_mut().zip(&layout.groups).zip(pages) {
                 table.prune(&group.schedule, pages, arena, len);
@@ -191,17 +209,19 @@ impl KvCache {
     /// Forgets the positions from `len` on, and what is reserved past them. Returns the length that could be reached:
     /// the longest, `len` at the most, from which an append gives the bits of a straight run. That is `len` itself for
     /// up to 128 positions taken back; further back it may be the page boundary before it, and with a window, with
-    /// tiers or with sliding layers less.
+    /// tiers, with sliding or with recurrent layers less.
     ///
     /// # Errors
     /// [`Error::UnknownSequence`].
     pub fn rewind(&mut self, id: SequenceId, len: usize) -> Result<usize, Error> {
-        let Self { slots, layout, arena, pages, .. } = self;
+        let Self { slots, layout, arena, pages, states, .. } = self;
         let sequence = sequence_mut(slots, id)?;
+        let committed = sequence.len;
         let mut reached = sequence.len.min(len);
         let can = |len: usize| {
             let mut tables = sequence.tables.iter().zip(&layout.groups);
             tables.all(|(table, group)| table.reaches(&group.schedule, len))
+                && (states.is_none() || sequence.state.reaches(len, committed))
         };
         while reached > 0 && !can(reached) {
             reached = (reached - 1) / PAGE * PAGE;
@@ -209,6 +229,9 @@ impl KvCache {
         sequence.len = reached;
         for ((table, group), pages) in sequence.tables.iter_mut().zip(&layout.groups).zip(pages) {
             table.cut(&group.schedule, pages, arena, reached);
+        }
+        if let Some(states) = states {
+            sequence.state.rewind(states, arena, reached, committed);
         }
         Ok(reached)
     }
@@ -241,7 +264,7 @@ impl KvCache {
     }
 }
 
-fn sequence_mut(slots: &mut [Slot], id: SequenceId) -> Result<&mut Sequence, Error> {
+pub(crate) fn sequence_mut(slots: &mut [Slot], id: SequenceId) -> Result<&mut Sequence, Error> {
     slots
         .get_mut(id.index as usize)
         .filter(|slot| slot.generation == id.generation)

@@ -186,6 +186,19 @@ pub enum Error {
         /// What the codec says.
         source: quant_kernels::Error,
     },
+    /// A layer without a state, or a state that is not the sequence's own yet, or a copy of one that is not due.
+    #[error(
+        "layer {layer} has no state here: recurrent layers have one from the first reserved position on, and copies where they are due"
+    )]
+    NoState {
+        /// The layer.
+        layer: usize,
+    },
+    /// A state that was changed can't be shared before it is committed.
+    #[error(
+        "the sequence's states are of positions that are not committed: commit or rewind it before it is forked"
+    )]
+    Uncommitted,
     /// Pages that are not those of one sequence, in order.
     #[error("a sequence is made of its pages in order: page {expected} is missing, got page {got}")]
     PageOrder {

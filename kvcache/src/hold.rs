@@ -4,6 +4,7 @@ use crate::arena::Arena;
 use crate::pages::{PageId, Pages};
 use crate::schedule::RAW;
 use crate::sequence::{Held, Sequence, Table};
+use crate::state::{Checkpoint, StateTable};
 use crate::{Error, KvCache, PAGE, SequenceId};
 
 /// A full page of a sequence's past, kept until it is given back to [`KvCache::drop_hold`].
@@ -15,6 +16,8 @@ use crate::{Error, KvCache, PAGE, SequenceId};
 pub struct PageHold {
     /// By group; none where a sliding window had left the page.
     groups: Vec<Held>,
+    /// The states of recurrent layers behind it, if they were copied there.
+    state: Option<Checkpoint>,
     index: usize,
 }
 
@@ -51,13 +54,21 @@ impl KvCache {
             }
             groups.push(Held { page: held.page, forms });
         }
-        Ok(PageHold { groups, index })
+        let end = (index + 1) * PAGE;
+        let state = self.sequence(id)?.state.checkpoints.iter().find(|copy| copy.position == end).copied();
+        if let Some((states, copy)) = self.states.as_mut().zip(state) {
+            states.share(copy.block);
+        }
+        Ok(PageHold { groups, state, index })
     }
 
     /// Gives a page back; its memory is free if nobody else holds it.
     pub fn drop_hold(&mut self, hold: PageHold) {
         for (held, pages) in hold.groups.iter().zip(&mut self.pages) {
             give_back(held, pages, &mut self.arena);
+        }
+        if let Some((states, copy)) = self.states.as_mut().zip(hold.state) {
+            states.release(&mut self.arena, copy.block);
         }
     }
 
@@ -85,6 +96,7 @@ impl KvCache {
         holds: impl IntoIterator<Item = &'h PageHold>,
     ) -> Result<(SequenceId, usize), Error> {
         let mut tables = vec![Table::default(); self.pages.len()];
+        let mut state = StateTable::default();
         let mut count = 0;
         let mut order = Ok(());
         for hold in holds {
@@ -98,9 +110,13 @@ impl KvCache {
                 }
                 table.held.push(*held);
             }
+            if let Some((states, copy)) = self.states.as_mut().zip(hold.state) {
+                states.share(copy.block);
+                state.checkpoints.push(copy);
+            }
             count += 1;
         }
-        let id = self.insert(Sequence { len: count * PAGE, tables });
+        let id = self.insert(Sequence { len: count * PAGE, tables, state });
         if let Err(error) = order {
             self.release(id)?;
             return Err(error);

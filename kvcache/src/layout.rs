@@ -41,11 +41,21 @@ pub struct Layer {
     /// Weight of each channel of keys, `[kv_head][key_dim]`, about the size of that channel in queries. Some codecs
     /// store channels that queries weigh more with more care.
     pub balance: Option<Arc<[f32]>>,
+    /// Values of a recurrent layer's state, f32; such a layer has no keys and values.
+    pub state: usize,
 }
 
 impl From<LayerShape> for Layer {
     fn from(shape: LayerShape) -> Self {
-        Self { shape, window: None, source: None, balance: None }
+        Self { shape, window: None, source: None, balance: None, state: 0 }
+    }
+}
+
+impl Layer {
+    /// A recurrent layer with a state of so many values.
+    pub fn recurrent(values: usize) -> Self {
+        let none = LayerShape { kv_heads: 0, key_dim: 0, value_dim: 0 };
+        Self { state: values, ..none.into() }
     }
 }
 
@@ -136,26 +146,29 @@ impl Group {
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub layers: Vec<Layer>,
-    pub places: Vec<Place>,
+    /// None for recurrent layers.
+    pub places: Vec<Option<Place>>,
     pub groups: Vec<Group>,
 }
 
 impl Layout {
     pub fn new(layers: Vec<Layer>, policy: &Policy) -> Result<Self, Error> {
         policy.check()?;
-        let mut places: Vec<Place> = Vec::with_capacity(layers.len());
+        let mut places: Vec<Option<Place>> = Vec::with_capacity(layers.len());
         let mut members: Vec<(Option<usize>, Vec<usize>)> = Vec::new();
         for (i, layer) in layers.iter().enumerate() {
+            if layer.state > 0 {
+                places.push(None);
+                continue;
+            }
             if let Some(source) = layer.source {
                 let fits = |place: &Place| {
                     let of = &layers[source];
                     !place.shared && (of.shape, of.window) == (layer.shape, layer.window)
                 };
-                let place = *places
-                    .get(source)
-                    .filter(|place| fits(place))
-                    .ok_or(Error::Source { layer: i, of: source })?;
-                places.push(Place { shared: true, ..place });
+                let place = places.get(source).copied().flatten().filter(fits);
+                let place = place.ok_or(Error::Source { layer: i, of: source })?;
+                places.push(Some(Place { shared: true, ..place }));
                 continue;
             }
             let of_window = members.iter().position(|(window, _)| *window == layer.window);
@@ -163,10 +176,11 @@ impl Layout {
             if group == members.len() {
                 members.push((layer.window, Vec::new()));
             }
-            places.push(Place { group, slot: members[group].1.len(), shared: false });
+            places.push(Some(Place { group, slot: members[group].1.len(), shared: false }));
             members[group].1.push(i);
         }
-        let own: Vec<usize> = (0..layers.len()).filter(|&i| layers[i].source.is_none()).collect();
+        let own: Vec<usize> =
+            (0..layers.len()).filter(|&i| layers[i].source.is_none() && layers[i].state == 0).collect();
         let at_the_ends = |layer: usize| {
             let at = own.partition_point(|&other| other < layer);
             at < BOUNDARY_LAYERS || at + BOUNDARY_LAYERS >= own.len()

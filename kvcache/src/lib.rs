@@ -17,6 +17,7 @@ pub mod presets;
 mod schedule;
 mod seal;
 mod sequence;
+mod state;
 mod stats;
 
 pub use cache::{KvCache, SequenceId};
@@ -26,4 +27,5 @@ pub use layout::{Layer, LayerShape};
 pub use policy::{CodecRef, Form, Parsed, Policy, Tier};
 /// Positions in a page.
 pub use quant_kernels::attention::PAGE;
+pub use state::Checkpoints;
 pub use stats::Stats;

@@ -43,13 +43,18 @@ impl KvCache {
     /// Bytes of the slabs for that under a budget.
     fn needed(&self, positions: usize, chunk: usize, budget: usize) -> usize {
         let pages = positions.div_ceil(PAGE);
-        self.layout.groups.iter().fold(0, |sum: usize, group| {
+        let slabs = |count: usize, bytes: usize| {
+            let blocks = count.checked_next_multiple_of(blocks_per_slab(bytes, budget));
+            blocks.unwrap_or(usize::MAX).saturating_mul(bytes)
+        };
+        let states = self.states.as_ref().map_or(0, |states| slabs(states.blocks(), states.bytes()));
+        self.layout.groups.iter().fold(states, |sum: usize, group| {
             let counts = blocks(group, pages, chunk.div_ceil(PAGE));
-            group.forms.iter().zip(counts).fold(sum, |sum, (form, count)| {
-                let slab = blocks_per_slab(form.bytes, budget);
-                let blocks = count.checked_next_multiple_of(slab).unwrap_or(usize::MAX);
-                sum.saturating_add(blocks.saturating_mul(form.bytes))
-            })
+            group
+                .forms
+                .iter()
+                .zip(counts)
+                .fold(sum, |sum, (form, count)| sum.saturating_add(slabs(count, form.bytes)))
         })
     }
 }

@@ -3,6 +3,7 @@
 use crate::arena::Arena;
 use crate::pages::{PageId, Pages, each};
 use crate::schedule::{Forms, RAW, Schedule};
+use crate::state::StateTable;
 use crate::{Error, PAGE};
 
 /// A page of a table; none where a sliding window has left it.
@@ -36,6 +37,8 @@ pub(crate) struct Sequence {
     pub len: usize,
     /// By group.
     pub tables: Vec<Table>,
+    /// Of recurrent layers.
+    pub state: StateTable,
 }
 
 impl Table {

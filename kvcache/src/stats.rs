@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 pub struct Stats {
     /// Sequences that live.
     pub sequences: usize,
-    /// Bytes that sequences hold: `sealed_bytes + written_bytes`.
+    /// Bytes that sequences hold: `sealed_bytes + written_bytes + state_bytes`.
     pub used_bytes: usize,
     /// Of these, pages in codecs, with their scales.
     pub sealed_bytes: usize,
     /// Of these, pages as they were written: open ones, windows, and originals that are kept for taking back.
     pub written_bytes: usize,
+    /// Of these, states of recurrent layers and their copies.
+    pub state_bytes: usize,
     /// Of these, gaps between records.
     pub padding_bytes: usize,
     /// The most that `used_bytes` ever was.
@@ -28,9 +30,13 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Bits for each number of a key or value, everything counted; 0 for an empty cache.
+    /// Bits for each number of a key or value, everything but states counted; 0 for an empty cache.
     pub fn bits_per_value(&self) -> f64 {
-        if self.f16_bytes == 0 { 0.0 } else { 16.0 * self.used_bytes as f64 / self.f16_bytes as f64 }
+        if self.f16_bytes == 0 {
+            0.0
+        } else {
+            16.0 * (self.used_bytes - self.state_bytes) as f64 / self.f16_bytes as f64
+        }
     }
 }
 
@@ -42,6 +48,7 @@ impl KvCache {
             used_bytes: self.arena.used_in_all(),
             sealed_bytes: 0,
             written_bytes: 0,
+            state_bytes: self.states.as_ref().map_or(0, |states| self.arena.used(states.pool())),
             padding_bytes: 0,
             peak_bytes: self.peak,
             allocated_bytes: self.arena.allocated(),

@@ -38,7 +38,7 @@ fn winding(policy: &Policy, text: &[u32], isa: Isa, threads: usize, chunk: usize
 
 #[test]
 fn every_codec() {
-    let text = tokens(420, 1);
+    let text = tokens(330, 1);
     for entry in registry() {
         let policy: Policy = format!("k={0},v={0},sinks=128", entry.name).parse().unwrap();
         let expected = straight(common::layers(), &policy, &text);

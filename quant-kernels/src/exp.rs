@@ -3,7 +3,7 @@
 //! Multiply, then add: no fused operation, so that every target computes the same bits.
 
 use crate::Isa;
-use crate::simd::{self, Map};
+use crate::simd::{self, Map, Simd};
 
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 /// ln 2 in two parts (Cody and Waite): the first has 10 bits, so that its product with an exponent is exact.
@@ -15,6 +15,8 @@ const ROUND: f32 = 12_582_912.0;
 const LOWEST: f32 = -87.0;
 /// The largest argument whose exp is finite.
 const HIGHEST: f32 = 88.722_83;
+/// (e^r - 1 - r) / r^2, the highest power first.
+const POLYNOMIAL: [f32; 6] = [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
 
 /// e^x with an error below 1 ulp; 0 below -87, infinity above 88.72283, NaN for NaN.
 ///
@@ -24,17 +26,32 @@ pub fn exp(x: f32) -> f32 {
     let shifted = x * LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = (x - n * LN2_HIGH) - n * LN2_LOW;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_2e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 5e-1;
+    let mut p = POLYNOMIAL[0];
+    for c in &POLYNOMIAL[1..] {
+        p = p * r + c;
+    }
     let y = (p * (r * r) + r) + 1.0;
     // times 2^n: y's exponent grows by the low bits of `shifted`
     let y = f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23));
     let y = if x <= HIGHEST { y } else { x + f32::INFINITY };
     if x < LOWEST { 0.0 } else { y }
+}
+
+/// [`exp`] of every lane.
+#[inline(always)]
+pub(crate) fn exp_lanes<S: Simd>(s: S, x: S::V) -> S::V {
+    let times_plus = |a: S::V, b: S::V, c: f32| s.add(s.mul(a, b), s.splat(c));
+    let shifted = times_plus(x, s.splat(LOG2_E), ROUND);
+    let n = s.sub(shifted, s.splat(ROUND));
+    let r = s.sub(s.sub(x, s.mul(n, s.splat(LN2_HIGH))), s.mul(n, s.splat(LN2_LOW)));
+    let mut p = s.splat(POLYNOMIAL[0]);
+    for c in &POLYNOMIAL[1..] {
+        p = times_plus(p, r, *c);
+    }
+    let y = s.add(s.add(s.mul(p, s.mul(r, r)), r), s.splat(1.0));
+    let y = s.raise(y, shifted);
+    let y = s.select(x, HIGHEST.next_up(), y, s.add(x, s.splat(f32::INFINITY)));
+    s.select(x, LOWEST, s.splat(0.0), y)
 }
 
 /// tanh with an error below 1.3 ulp: a polynomial below 0.625 (Cephes' `tanhf`), else from [`exp`].

@@ -35,10 +35,19 @@ pub(crate) trait Simd: Copy {
     }
     /// a * b.
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Without the sign.
+    #[inline(always)]
+    fn abs(self, v: Self::V) -> Self::V {
+        self.max(v, self.mul(v, self.splat(-1.0)))
+    }
     /// a * b + c with one rounding.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The larger; `b` where `a` is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `below` in the lanes where `x < limit`, `other` elsewhere and where `x` is NaN.
+    fn select(self, x: Self::V, limit: f32, below: Self::V, other: Self::V) -> Self::V;
+    /// The bits of `v` plus the low bits of `exponent` in the exponent's place.
+    fn raise(self, v: Self::V, exponent: Self::V) -> Self::V;
     /// The tree's first half (+8, +4) of four vectors: four groups of four lanes.
     fn tree_to_quads(self, v: [Self::V; 4]) -> Self::V;
     /// The tree's second half (+2, +1) of four results of [`Simd::tree_to_quads`]: lane `4 i + j` is the tree of
@@ -192,6 +201,16 @@ impl Simd for Portable {
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         each(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn select(self, x: Self::V, limit: f32, below: Self::V, other: Self::V) -> Self::V {
+        each(|i| if x[i] < limit { below[i] } else { other[i] })
+    }
+
+    #[inline(always)]
+    fn raise(self, v: Self::V, exponent: Self::V) -> Self::V {
+        each(|i| f32::from_bits(v[i].to_bits().wrapping_add(exponent[i].to_bits() << 23)))
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Softmax of a row: exact maximum, exp, sum by lanes, division.
 
 use crate::Isa;
-use crate::exp::exp;
+use crate::exp::{exp, exp_lanes};
 use crate::simd::{self, Kernel, LANES, Simd, padded};
 use crate::types::f32::tree;
 
@@ -47,6 +47,19 @@ pub(crate) fn exp_minus(x: &mut [f32], max: f32) {
     for x in x {
         *x = exp(*x - max);
     }
+}
+
+/// [`exp_minus`] of whole lines, and [`sum`].
+#[inline(always)]
+pub(crate) fn exp_minus_sum<S: Simd>(s: S, lines: &mut [[f32; LANES]], max: f32) -> f32 {
+    let max = s.splat(max);
+    let mut sum = s.splat(0.0);
+    for line in lines {
+        let weight = exp_lanes(s, s.sub(s.load(line), max));
+        s.store(weight, line);
+        sum = s.add(sum, weight);
+    }
+    tree(s.lanes(sum))
 }
 
 /// The sum by lanes (index mod 16), then the tree.

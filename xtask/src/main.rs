@@ -23,9 +23,10 @@ Tasks:
   tidy                  check the invariants that a program can check
   targets               test other instruction sets (NEON under qemu, WebAssembly under node) and check that the
                         libraries compile for other systems; installs what it can, says what it could not do
-  bench [kernels] [models] [start] [criterion] [kv-quality]
-                        figures beside the machine's limits and llama.cpp's; without a word the first three
+  bench [kernels] [attention] [models] [start] [criterion] [kv-quality]
+                        figures beside the machine's limits and llama.cpp's; without a word the first four
       kernels           every type's matmul, in cache and from memory [--types q4_k,q8_0] [--tokens 1,4,512]
+      attention         attention over KV caches of several codecs, one token and many
       models            prefill and decode of synthetic models of real shape [-p 512] [-n 64]
       start             from the start of a process to the first token
       criterion         the micro-benchmarks of quant-kernels

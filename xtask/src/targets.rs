@@ -23,7 +23,7 @@ const ARM_CPUS: &[(&str, &str, &[&str])] = &[
     ("neoverse-n1", "neon-dotprod", LEVEL_TESTS),
     ("max", "neon-i8mm", LEVEL_TESTS),
 ];
-const LEVEL_TESTS: &[&str] = &["isa", "matmul", "experts", "extremes"];
+const LEVEL_TESTS: &[&str] = &["isa", "matmul", "experts", "extremes", "coded_attention"];
 
 /// Tests that would take minutes under emulation and try nothing that depends on instructions: the codecs' statistics.
 const SLOW: &[&str] = &["figures::", "hostile::special_pages"];

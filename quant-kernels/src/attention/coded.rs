@@ -1,6 +1,6 @@
 //! Coded pages in a tile of rows: prepared queries, scores and sums.
 
-use super::{AttentionTask, PAGE, SPAN, SPAN_PAGES};
+use super::{AttentionTask, PAGE, SPAN, SPAN_PAGES, ValuePage};
 use crate::Isa;
 use crate::codecs::{CodecScratch, KeyCodec, Space, ValueCodec, take};
 use std::ops::Range;
@@ -40,7 +40,7 @@ impl Rows<'_, '_> {
         page % SPAN_PAGES * PAGE
     }
 
-    /// Scores of all rows with all positions of a page: `scores` is `[row][SPAN]`.
+    /// Scores of all rows with all positions of a page, not scaled yet: `scores` is `[row][SPAN]`.
     pub fn score(
         &self,
         codec: &dyn KeyCodec,
@@ -49,13 +49,18 @@ impl Rows<'_, '_> {
         scratch: &mut CodedScratch,
         scores: &mut [f32],
     ) {
+        scratch.codec.expect_next(self.after_keys(page));
         let set = self.prepare(codec, self.task.variants.at(page), scratch);
         let queries = &scratch.queries[set.at..][..self.rows.len() * set.len];
         codec.score(self.isa, bytes, queries, &mut scratch.codec, &mut scores[Self::at(page)..], SPAN);
-        for row in scores.chunks_exact_mut(SPAN) {
-            for score in &mut row[Self::at(page)..][..PAGE] {
-                *score *= self.task.scale;
-            }
+    }
+
+    /// What is read after the keys of a page: the next page's, or the first values.
+    fn after_keys(&self, page: usize) -> &[u8] {
+        let last = (self.span + 1) * SPAN_PAGES - 1;
+        match self.task.k.get(page + 1) {
+            Some(keys) if page < last => keys.bytes(),
+            _ => self.task.v.get(self.span * SPAN_PAGES).map_or(&[], ValuePage::bytes),
         }
     }
 
@@ -104,6 +109,7 @@ impl Rows<'_, '_> {
             }
         }
         if first < last {
+            scratch.codec.expect_next(self.task.v.get(page + 1).map_or(&[], ValuePage::bytes));
             let at = self.rows.len() * domain.at;
             let sums = &mut scratch.sums[at + first * domain.len..at + last * domain.len];
             let weights = &weights[first * SPAN + Self::at(page)..];

@@ -4,6 +4,7 @@ use super::{AttentionTask, PAGE, page::Domain};
 use crate::Isa;
 use crate::codecs::{CodecScratch, take};
 use crate::exp::exp;
+use crate::simd::{self, Zip};
 
 /// The state before the first span: `[row](maximum, sum, values, sums of each domain)`.
 pub(super) fn start(task: &AttentionTask<'_>, merged: &mut Vec<f32>) {
@@ -14,7 +15,7 @@ pub(super) fn start(task: &AttentionTask<'_>, merged: &mut Vec<f32>) {
     }
 }
 
-pub(super) fn merge(task: &AttentionTask<'_>, partial: &[f32], merged: &mut [f32]) {
+pub(super) fn merge(isa: Isa, task: &AttentionTask<'_>, partial: &[f32], merged: &mut [f32]) {
     let width = task.row_len();
     for (state, part) in merged.chunks_exact_mut(width).zip(partial.chunks_exact(width)) {
         let (part_max, part_sum) = (part[0], part[1]);
@@ -24,9 +25,8 @@ pub(super) fn merge(task: &AttentionTask<'_>, partial: &[f32], merged: &mut [f32
         let max = state[0].max(part_max);
         let (a, b) = (exp(state[0] - max), exp(part_max - max));
         state[0] = max;
-        for (state, part) in state[1..].iter_mut().zip(&part[1..]) {
-            *state = *state * a + *part * b;
-        }
+        let f = |state: f32, part: f32| state * a + part * b;
+        simd::dispatch(isa, Zip { x: &mut state[1..], y: &part[1..], f });
     }
 }
 

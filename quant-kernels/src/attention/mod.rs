@@ -178,7 +178,7 @@ pub fn attend(isa: Isa, task: &AttentionTask<'_>, scratch: &mut AttentionScratch
     merge::start(task, &mut merged);
     for span in task.spans() {
         rows_of_span(isa, task, span, scratch, &mut partial);
-        merge::merge(task, &partial, &mut merged);
+        merge::merge(isa, task, &partial, &mut merged);
     }
     merge::finish(isa, task, &merged, &mut scratch.tile.coded.codec, &mut partial, out);
     scratch.partial = partial;
@@ -224,7 +224,7 @@ pub fn merge_spans(
     }
     merge::start(task, &mut scratch.merged);
     for partial in partials.chunks_exact(len) {
-        merge::merge(task, partial, &mut scratch.merged);
+        merge::merge(isa, task, partial, &mut scratch.merged);
     }
     let AttentionScratch { tile, partial, merged, .. } = scratch;
     merge::finish(isa, task, merged, &mut tile.coded.codec, partial, out);

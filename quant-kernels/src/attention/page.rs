@@ -46,6 +46,14 @@ impl KeyPage<'_> {
         }
     }
 
+    /// The bytes of a coded page.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Coded { bytes, .. } => bytes,
+            _ => &[],
+        }
+    }
+
     /// Whether it has `rows` positions of `dim` values.
     pub(super) fn holds(&self, rows: usize, dim: usize) -> bool {
         match self {
@@ -63,6 +71,14 @@ impl ValuePage<'_> {
             Self::F16(x) => x.get(index).map(|x| x.to_f32()),
             Self::F32(x) => x.get(index).copied(),
             Self::Coded { .. } => None,
+        }
+    }
+
+    /// The bytes of a coded page.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Coded { bytes, .. } => bytes,
+            _ => &[],
         }
     }
 

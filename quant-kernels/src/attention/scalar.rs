@@ -29,7 +29,12 @@ pub(super) fn span(
         for page in pages.clone() {
             let q = task.query(task.variants.at(page), row);
             match task.k[page] {
-                KeyPage::Coded { codec, bytes } => rows.score(codec, bytes, page, scratch, scores),
+                KeyPage::Coded { codec, bytes } => {
+                    rows.score(codec, bytes, page, scratch, scores);
+                    for score in &mut scores[page * PAGE % SPAN..][..PAGE] {
+                        *score *= task.scale;
+                    }
+                }
                 KeyPage::F16(x) => dots(task, page, q, &visible, |i| x[i].to_f32(), scores),
                 KeyPage::F32(x) => dots(task, page, q, &visible, |i| x[i], scores),
             }

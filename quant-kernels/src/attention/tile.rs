@@ -8,7 +8,7 @@ use super::{AttentionTask, KeyPage, PAGE, SPAN, ValuePage};
 use crate::Isa;
 use crate::lines::Lines;
 use crate::simd::{Kernel, LANES, Simd, padded};
-use crate::softmax::{exp_minus, maximum, sum};
+use crate::softmax::{exp_minus_sum, maximum};
 use half::f16;
 use std::ops::Range;
 
@@ -109,7 +109,8 @@ fn tile<S: Simd>(s: S, tile: &Rows<'_, '_>, scratch: &mut TileScratch, partial: 
         (part[0], part[1]) = if visible.is_empty() {
             (f32::NEG_INFINITY, 0.0)
         } else {
-            weigh(s, scores.as_flattened_mut(), visible.start - span * SPAN..visible.end - span * SPAN)
+            scale_coded(s, tile, &visible, scores);
+            weigh(s, scores, visible.start - span * SPAN..visible.end - span * SPAN)
         };
     }
 
@@ -352,15 +353,28 @@ impl<C: Chunk> Keys<'_, C> {
 
 /// Turns a row's visible scores into weights; returns their maximum and sum.
 #[inline(always)]
-fn weigh<S: Simd>(s: S, scores: &mut [f32], visible: Range<usize>) -> (f32, f32) {
-    let lines = visible.start / LANES * LANES..visible.end.next_multiple_of(LANES);
+fn weigh<S: Simd>(s: S, scores: &mut [[f32; LANES]], visible: Range<usize>) -> (f32, f32) {
+    let lines = visible.start / LANES..visible.end.div_ceil(LANES);
     // invisible neighbours in the first and last line: weight +0.0, which changes no sum
-    scores[lines.start..visible.start].fill(f32::NEG_INFINITY);
-    scores[visible.end..lines.end].fill(f32::NEG_INFINITY);
+    let flat = scores.as_flattened_mut();
+    flat[lines.start * LANES..visible.start].fill(f32::NEG_INFINITY);
+    flat[visible.end..lines.end * LANES].fill(f32::NEG_INFINITY);
     let scores = &mut scores[lines];
-    let max = maximum(s, scores);
-    exp_minus(scores, max);
-    (max, sum(s, scores))
+    let max = maximum(s, scores.as_flattened());
+    (max, exp_minus_sum(s, scores, max))
+}
+
+/// Scales the scores of the coded pages that a row sees, as those of the others are already.
+#[inline(always)]
+fn scale_coded<S: Simd>(s: S, tile: &Rows<'_, '_>, visible: &Range<usize>, scores: &mut [[f32; LANES]]) {
+    let scale = s.splat(tile.task.scale);
+    for page in visible.start / PAGE..visible.end.div_ceil(PAGE) {
+        if matches!(tile.task.k[page], KeyPage::Coded { .. }) {
+            for line in &mut scores[page % super::SPAN_PAGES * (PAGE / LANES)..][..PAGE / LANES] {
+                s.store(s.mul(s.load(line), scale), line);
+            }
+        }
+    }
 }
 
 /// The rows' weights for one page of values.

@@ -140,6 +140,13 @@ pub struct CodecScratch {
     planes: planes::PlaneScratch,
 }
 
+impl CodecScratch {
+    /// Says which bytes (the next page, most likely) will be read after the next call: they may be fetched meanwhile.
+    pub fn expect_next(&mut self, bytes: &[u8]) {
+        self.planes.expect_next(bytes);
+    }
+}
+
 /// The first `len` elements of a buffer that only grows.
 pub(crate) fn take<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {

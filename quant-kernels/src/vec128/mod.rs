@@ -44,6 +44,7 @@ macro_rules! eight {
 mod blocks;
 mod float;
 mod formats;
+mod planes;
 mod super_blocks;
 mod units;
 mod unpack;
@@ -127,6 +128,23 @@ pub(crate) trait Vec128: Simd {
     fn ints(self, x: Self::I) -> [i32; 4];
     /// Rounds `x * inverse`, at most 127.5 in magnitude, to nearest even; returns the sum of the codes.
     fn round(self, x: &[f32; LANES], inverse: f32, q: &mut [i8; LANES]) -> i16;
+
+    /// Integers from memory.
+    fn load_i32(self, x: &[i32; 4]) -> Self::I;
+    /// Floats below 2^22 to the nearest integers, ties to even.
+    fn nearest(self, v: Self::V) -> [Self::I; 4];
+    /// Integers as floats.
+    fn floats(self, v: [Self::I; 4]) -> Self::V;
+    /// Integers that are bytes.
+    fn low_bytes(self, v: [Self::I; 4]) -> Self::B;
+    /// `v >> 7` and `v & 127`.
+    fn split_seven(self, v: Self::I) -> [Self::I; 2];
+    /// Adds, to each lane, the dots of its four bytes of each `codes[i]` with bytes `4 i..4 i + 4` of `x`. Codes have
+    /// `BITS` bits, at most 7; `x` is never -128.
+    fn quads<const BITS: usize>(self, acc: Self::I, codes: [Self::B; 4], x: Self::B) -> Self::I;
+    /// Asks for a line of memory, of whatever address, to be in the cache soon.
+    #[inline(always)]
+    fn prefetch(self, _address: usize) {}
 }
 
 /// The matmul of one type, for every tier.

@@ -104,7 +104,16 @@ impl Engine {
             spans.push(Span { sequence: session.sequence, tokens, logits: part.rows });
         }
         self.logits.clear();
-        self.backend.forward(&mut self.cache, &spans, &mut self.logits)?;
+        let result = self.backend.forward(&mut self.cache, &spans, &mut self.logits);
+        if let Err(error) = result {
+            for part in planned {
+                if let Some(session) = self.sessions.get_mut(&part.id) {
+                    // A layer that can't go back just as far has gone back further.
+                    session.done = self.cache.len(session.sequence).unwrap_or(0).min(session.done);
+                }
+            }
+            return Err(error);
+        }
         for part in planned {
             if let Some(session) = self.sessions.get_mut(&part.id) {
                 session.done += part.count;

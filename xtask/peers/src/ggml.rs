@@ -203,6 +203,42 @@ impl Graph {
         }
     }
 
+    /// Flash attention over a KV cache `[context][heads][dim]` whose rows take turns with `rows`.
+    pub fn attention(
+        ty: sys::ggml_type,
+        [dim, group, heads, context, tokens]: [i64; 5],
+        q: &[f32],
+        rows: &[Vec<u8>],
+    ) -> Result<Self> {
+        let room = Context::new(8, GRAPH)?;
+        // SAFETY: the context has room for these tensors; rows are as long as the type says.
+        unsafe {
+            let ctx = room.0.as_ptr();
+            let input = sys::ggml_new_tensor_3d(ctx, sys::GGML_TYPE_F32, dim, tokens, group * heads);
+            let caches = [(); 2].map(|()| sys::ggml_new_tensor_2d(ctx, ty, dim * heads, context));
+            let mask = sys::ggml_new_tensor_2d(ctx, sys::GGML_TYPE_F16, context, tokens);
+            let row = sys::ggml_row_size(ty, dim * heads);
+            let [k, v] = caches.map(|cache| {
+                sys::ggml_view_3d(ctx, cache, dim, context, heads, row, sys::ggml_row_size(ty, dim), 0)
+            });
+            let scale = 1.0 / (dim as f32).sqrt();
+            let graph = sys::ggml_new_graph_custom(ctx, GRAPH, false);
+            let out = sys::ggml_flash_attn_ext(ctx, input, k, v, mask, scale, 0.0, 0.0);
+            sys::ggml_build_forward_expand(graph, out);
+            let this = Self::finish(room, graph, input, q, null_mut())?;
+            for (cache, first) in caches.into_iter().zip([0, 1]) {
+                for position in 0..context as usize {
+                    let bytes = &rows[(position + first) % rows.len()];
+                    ensure!(bytes.len() == row, "a row of another size");
+                    sys::ggml_backend_tensor_set(cache, bytes.as_ptr().cast(), position * row, row);
+                }
+            }
+            let zeros = vec![0u8; sys::ggml_nbytes(mask)];
+            sys::ggml_backend_tensor_set(mask, zeros.as_ptr().cast(), 0, zeros.len());
+            Ok(this)
+        }
+    }
+
     /// Allocates and fills the input.
     ///
     /// # Safety

@@ -5,10 +5,12 @@
 //! - `dots MEM COLS`: `vec_dot` over all of them; seconds of a pass; `MEM` is `file` or `huge`;
 //! - `mul MEM ROWS COLS TOKENS THREADS SLICES`: `mul_mat`; seconds of one; `MEM` may be `repack`; consecutive calls
 //!   use consecutive slices of the weights, at most `SLICES` of them;
-//! - `experts MEM ROWS COLS TOKENS THREADS EXPERTS USED SEED`: `mul_mat_id`; seconds of one.
+//! - `experts MEM ROWS COLS TOKENS THREADS EXPERTS USED SEED`: `mul_mat_id`; seconds of one;
+//! - `attention TYPE DIM GROUP HEADS CONTEXT TOKENS THREADS`: [`attention`]; needs no weights.
 //!
 //! Seconds are null where ggml has no such kernel.
 
+use crate::attention;
 use crate::ggml::{Backend, Graph, Weights};
 use anyhow::{Context as _, Result, bail};
 use llama_cpp_sys_2 as sys;
@@ -55,6 +57,12 @@ pub fn serve() -> Result<()> {
                 loaded = load(path, ty.parse()?, row_bytes.parse()?)?;
                 println!("{}", json!({ "known": loaded.is_some() }));
                 continue;
+            }
+            ["attention", ty, numbers @ ..] => {
+                let numbers: Vec<i64> = numbers.iter().map(|n| n.parse()).collect::<Result<_, _>>()?;
+                let numbers = numbers.try_into().ok().context("six numbers")?;
+                let graph = attention::graph(&backend, ty, numbers)?;
+                Some(measure(|| backend.compute(&graph).map(|()| 1.0))?)
             }
             _ => match &mut loaded {
                 None => None,

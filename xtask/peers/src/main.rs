@@ -7,6 +7,7 @@
 //! Answers are JSON lines. The parent (`cargo xtask peers`, `cargo xtask bench`) interleaves the jobs with ours, so
 //! that both engines see the same machine.
 
+mod attention;
 mod ggml;
 mod kernels;
 mod model;

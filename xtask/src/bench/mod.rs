@@ -1,6 +1,7 @@
 //! `cargo xtask bench` and `cargo xtask peers`: kernels, models and cold starts, ours beside the machine's limits and
 //! the peer; and the error of KV codecs.
 
+mod attention;
 mod engine;
 mod kernels;
 mod kv_quality;
@@ -100,8 +101,9 @@ fn ty(text: &str) -> Result<GgmlType> {
 type Part = fn(&Options) -> Result<Vec<serde_json::Value>>;
 
 /// The parts by name; those of [`ON_REQUEST`] run only when asked for.
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("kernels", kernels::run),
+    ("attention", attention::run),
     ("models", models::run),
     ("start", start::run),
     ("criterion", criterion),

@@ -6,6 +6,8 @@
 //! - `mul MEM ROWS COLS TOKENS THREADS SLICES`: a matmul; seconds; `MEM` is `file` or `huge`; consecutive calls use
 //!   consecutive slices of the weights, at most `SLICES` of them;
 //! - `experts MEM ROWS COLS TOKENS THREADS EXPERTS USED SEED`: each token times some of the experts; seconds;
+//! - `attention KEYS VALUES DIM GROUP HEADS CONTEXT TOKENS THREADS`: seconds of attention over a KV cache
+//!   ([`attention`](super::attention)); needs no weights;
 //! - `read MEM THREADS`: GB/s of reading all weights; `peak THREADS`: 10^9 operations per second of the arithmetic that
 //!   the type's matmul is made of.
 
@@ -20,6 +22,7 @@ use std::collections::BTreeMap;
 use std::io::BufRead as _;
 use std::time::{Duration, Instant};
 
+use super::attention;
 use crate::limits;
 
 /// How long one measurement goes on, warm-up aside.
@@ -70,6 +73,12 @@ impl Ours {
             return Ok(json!({ "known": true }));
         }
         let numbers: Vec<usize> = words.iter().filter_map(|word| word.parse().ok()).collect();
+        if let (["attention", keys, values, ..], &[dim, group, heads, context, tokens, threads]) =
+            (words.as_slice(), numbers.as_slice())
+        {
+            let job = attention::Job { keys, values, dim, group, heads, context, tokens };
+            return Ok(json!({ "seconds": self.attend(&job, threads)? }));
+        }
         let loaded = self.loaded.as_ref().context("weights come first")?;
         let memory = words.get(1).copied().unwrap_or_default();
         Ok(match (words.as_slice(), numbers.as_slice()) {
@@ -99,6 +108,18 @@ impl Ours {
                 peak.map_or(json!({}), |peak| json!({ "gops": peak.gops, "instruction": peak.instruction }))
             }
             _ => bail!("unknown job {line}"),
+        })
+    }
+
+    /// Seconds of attention.
+    fn attend(&mut self, job: &attention::Job<'_>, threads: usize) -> Result<f64> {
+        let isa = self.kernels.isa();
+        let cache = attention::Cache::new(isa, job)?;
+        let team = team(&mut self.teams, threads)?;
+        let mut workers = Vec::new();
+        measure(|| {
+            cache.attend(isa, team, &mut workers);
+            Ok(1.0)
         })
     }
 

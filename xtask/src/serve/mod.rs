@@ -1,5 +1,6 @@
 //! Our engine behind the benchmark protocol of `bench/engine.rs` (the hidden task `engine`).
 
+mod attention;
 pub mod first_token;
 pub mod kernels;
 

@@ -5,6 +5,7 @@ use super::{Lanes, Products};
 use crate::simd::LANES;
 use crate::vec128::{Vec128, four};
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 impl<P: Products> Vec128 for Lanes<P> {
     type B = int8x16_t;
@@ -179,6 +180,53 @@ impl<P: Products> Vec128 for Lanes<P> {
             let codes = vmovn_high_s16(vmovn_s16(low), high);
             vst1q_s8(q.as_mut_ptr(), codes);
             vaddlvq_s8(codes)
+        }
+    }
+
+    #[inline(always)]
+    fn load_i32(self, x: &[i32; 4]) -> int32x4_t {
+        // SAFETY: every CPU of the target has NEON; four values.
+        unsafe { vld1q_s32(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn nearest(self, v: Self::V) -> [int32x4_t; 4] {
+        // SAFETY: every CPU of the target has NEON.
+        four!(i => unsafe { vcvtnq_s32_f32(v[i]) })
+    }
+
+    #[inline(always)]
+    fn floats(self, v: [int32x4_t; 4]) -> Self::V {
+        // SAFETY: every CPU of the target has NEON.
+        four!(i => unsafe { vcvtq_f32_s32(v[i]) })
+    }
+
+    #[inline(always)]
+    fn low_bytes(self, v: [int32x4_t; 4]) -> int8x16_t {
+        // SAFETY: every CPU of the target has NEON.
+        unsafe {
+            let low = vmovn_high_s32(vmovn_s32(v[0]), v[1]);
+            let high = vmovn_high_s32(vmovn_s32(v[2]), v[3]);
+            vmovn_high_s16(vmovn_s16(low), high)
+        }
+    }
+
+    #[inline(always)]
+    fn split_seven(self, v: int32x4_t) -> [int32x4_t; 2] {
+        // SAFETY: every CPU of the target has NEON.
+        unsafe { [vshrq_n_s32::<7>(v), vandq_s32(v, vdupq_n_s32(127))] }
+    }
+
+    #[inline(always)]
+    fn quads<const BITS: usize>(self, acc: int32x4_t, codes: [int8x16_t; 4], x: int8x16_t) -> int32x4_t {
+        self.0.quads::<BITS>(acc, codes, x)
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: usize) {
+        // SAFETY: a prefetch touches no memory, whatever the address.
+        unsafe {
+            asm!("prfm pldl1keep, [{0}]", in(reg) address, options(nomem, nostack, preserves_flags));
         }
     }
 }

@@ -8,6 +8,7 @@ mod products;
 mod simd;
 
 use crate::GgmlType;
+use crate::codecs::planes::PlaneKernel;
 use crate::isa::{Neon, NeonLevel};
 use crate::matmul::Tile;
 use crate::types::TileFn;
@@ -37,6 +38,19 @@ impl Tier for Neon {
             // SAFETY: the proof says that the CPU has dotprod and i8mm.
             NeonLevel::I8mm => |tile| unsafe { i8mm::<M>(tile) },
         }
+    }
+}
+
+/// Runs a plane kernel compiled for the level.
+pub(crate) fn planes<K: PlaneKernel>(proof: Neon, kernel: K) {
+    #[target_feature(enable = "dotprod")]
+    fn dotprod<K: PlaneKernel>(kernel: K) {
+        kernel.run(Lanes(DotProd::new()));
+    }
+    match proof.level() {
+        NeonLevel::Base => kernel.run(Lanes(Base)),
+        // SAFETY: the proof says that the CPU has dotprod, with i8mm too.
+        NeonLevel::DotProd | NeonLevel::I8mm => unsafe { dotprod(kernel) },
     }
 }
 

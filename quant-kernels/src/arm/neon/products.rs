@@ -28,6 +28,9 @@ pub(crate) trait Products: Copy {
         }
     }
 
+    /// [`crate::vec128::Vec128::quads`].
+    fn quads<const BITS: usize>(self, acc: int32x4_t, codes: [int8x16_t; 4], x: int8x16_t) -> int32x4_t;
+
     /// Sixteen codes of each of four rows.
     fn pack(self, rows: [int8x16_t; 4]) -> [int8x16_t; 4];
 
@@ -90,6 +93,25 @@ impl Products for Base {
         }
     }
 
+    #[inline(always)]
+    fn quads<const BITS: usize>(self, acc: int32x4_t, codes: [int8x16_t; 4], x: int8x16_t) -> int32x4_t {
+        // SAFETY: every CPU of the target has NEON.
+        unsafe {
+            let x = vreinterpretq_s32_s8(x);
+            let first = [vdupq_laneq_s32::<0>(x), vdupq_laneq_s32::<1>(x)];
+            let second = [vdupq_laneq_s32::<2>(x), vdupq_laneq_s32::<3>(x)];
+            let [a, b, c, d] = codes;
+            let low = two_quads([a, b], first);
+            let high = two_quads([c, d], second);
+            if BITS > 5 {
+                // Two products of 7 bits fit in i16.
+                return vaddq_s32(acc, vaddq_s32(fours(low), fours(high)));
+            }
+            // Four products of 5 bits do.
+            vaddq_s32(acc, fours(two!(i => vaddq_s16(low[i], high[i]))))
+        }
+    }
+
     /// Register `i`: values 4 i, 4 i + 1 of each row, then values 4 i + 2, 4 i + 3 of each row.
     #[inline(always)]
     fn pack(self, rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
@@ -117,6 +139,26 @@ impl Products for Base {
             four_values::<6, 7>(acc, w[3], x[t])
         })
     }
+}
+
+/// Products of two registers of codes with the four bytes in every lane of `x`, each two summed: of the lower and the
+/// upper eight bytes.
+#[inline]
+#[target_feature(enable = "neon")]
+fn two_quads(codes: [int8x16_t; 2], x: [int32x4_t; 2]) -> [int16x8_t; 2] {
+    let x = two!(i => vreinterpretq_s8_s32(x[i]));
+    let low = vmull_s8(vget_low_s8(codes[0]), vget_low_s8(x[0]));
+    [
+        vmlal_s8(low, vget_low_s8(codes[1]), vget_low_s8(x[1])),
+        vmlal_high_s8(vmull_high_s8(codes[0], x[0]), codes[1], x[1]),
+    ]
+}
+
+/// Sums of four neighbours.
+#[inline]
+#[target_feature(enable = "neon")]
+fn fours(sums: [int16x8_t; 2]) -> int32x4_t {
+    vpaddq_s32(vpaddlq_s16(sums[0]), vpaddlq_s16(sums[1]))
 }
 
 /// Products of four values of four rows with pairs `A` and `B` of a token's values.
@@ -182,6 +224,17 @@ impl Products for DotProd {
         unsafe { sdot(acc, w, x) }
     }
 
+    #[inline(always)]
+    fn quads<const BITS: usize>(self, acc: int32x4_t, codes: [int8x16_t; 4], x: int8x16_t) -> int32x4_t {
+        // SAFETY: self is the proof.
+        unsafe {
+            let acc = sdot_lane::<0>(acc, codes[0], x);
+            let acc = sdot_lane::<1>(acc, codes[1], x);
+            let acc = sdot_lane::<2>(acc, codes[2], x);
+            sdot_lane::<3>(acc, codes[3], x)
+        }
+    }
+
     /// Register `i`: values 4 i..4 i + 4 of each row.
     #[inline(always)]
     fn pack(self, rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
@@ -216,6 +269,17 @@ impl Products for I8mm {
     fn dot16(self, acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
         // SAFETY: self is the proof.
         unsafe { sdot(acc, w, x) }
+    }
+
+    #[inline(always)]
+    fn quads<const BITS: usize>(self, acc: int32x4_t, codes: [int8x16_t; 4], x: int8x16_t) -> int32x4_t {
+        // SAFETY: self is the proof.
+        unsafe {
+            let acc = sdot_lane::<0>(acc, codes[0], x);
+            let acc = sdot_lane::<1>(acc, codes[1], x);
+            let acc = sdot_lane::<2>(acc, codes[2], x);
+            sdot_lane::<3>(acc, codes[3], x)
+        }
     }
 
     /// Values 0..8 of rows 0 and 1, values 8..16 of the same, then rows 2 and 3.

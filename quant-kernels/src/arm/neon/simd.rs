@@ -104,6 +104,21 @@ impl<P: Products> Simd for Lanes<P> {
     }
 
     #[inline(always)]
+    fn select(self, x: Self::V, limit: f32, below: Self::V, other: Self::V) -> Self::V {
+        // SAFETY: every CPU of the target has NEON.
+        four!(i => unsafe { vbslq_f32(vcltq_f32(x[i], vdupq_n_f32(limit)), below[i], other[i]) })
+    }
+
+    #[inline(always)]
+    fn raise(self, v: Self::V, exponent: Self::V) -> Self::V {
+        // SAFETY: every CPU of the target has NEON.
+        four!(i => unsafe {
+            let exponent = vshlq_n_u32::<23>(vreinterpretq_u32_f32(exponent[i]));
+            vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(v[i]), exponent))
+        })
+    }
+
+    #[inline(always)]
     fn tree_to_quads(self, v: [Self::V; 4]) -> Self::V {
         // SAFETY: every CPU of the target has NEON.
         four!(i => unsafe { vaddq_f32(vaddq_f32(v[i][0], v[i][2]), vaddq_f32(v[i][1], v[i][3])) })

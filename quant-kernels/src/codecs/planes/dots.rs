@@ -5,7 +5,7 @@
 #![allow(clippy::needless_range_loop, reason = "register tiles: one index walks several arrays")]
 
 use crate::Isa;
-use crate::simd::{Portable, Simd};
+use crate::simd::{LANES, Portable, Simd};
 
 /// Byte vectors of a tier: `64 / PARTS` bytes, that is `16 / PARTS` outputs of 4 codes.
 pub(crate) trait PlaneOps: Simd {
@@ -41,14 +41,72 @@ pub(crate) trait PlaneOps: Simd {
 
     /// Floats below 2^22 to the nearest integers, ties to even.
     fn round(self, v: Self::V) -> Self::Ints;
-    /// Integers to memory.
-    fn ints(self, v: Self::Ints) -> [i32; 16];
-    /// a + b.
-    fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// Integers from memory.
+    fn load_ints(self, x: &[i32; LANES]) -> Self::Ints;
+    /// The same integer in all lanes.
+    fn splat_int(self, x: i32) -> Self::Ints;
+    /// `(a << N) + b`.
+    fn shift_add<const N: u32>(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// Integers as floats.
+    fn float(self, v: Self::Ints) -> Self::V;
     /// The low bytes.
     fn narrow(self, v: Self::Ints, out: &mut [i8; 16]);
     /// `v >> 7` and `v & 127`.
     fn split(self, v: Self::Ints) -> [Self::Ints; 2];
+
+    /// The largest lane of each of four vectors, none of them NaN.
+    #[inline(always)]
+    fn largest(self, v: [Self::V; 4]) -> [f32; 4] {
+        v.map(|v| {
+            let mut lanes = self.lanes(v);
+            for step in [8, 4, 2, 1] {
+                for i in 0..step {
+                    lanes[i] = if lanes[i + step] > lanes[i] { lanes[i + step] } else { lanes[i] };
+                }
+            }
+            lanes[0]
+        })
+    }
+
+    /// Asks for a line of memory, of whatever address, to be in the cache soon.
+    #[inline(always)]
+    fn prefetch(self, _address: usize) {}
+}
+
+/// Takes the sums of some rows with sixteen outputs.
+pub(super) trait Fold {
+    /// Rows that belong together: they come in one call.
+    const PARTS: usize;
+    /// The bits of the planes that it is for.
+    const MIN_BITS: usize;
+    const MAX_BITS: usize;
+
+    /// `sums[i]` are those of row `first + i` with outputs `16 group` and on; must be `inline(always)`.
+    fn fold<P: PlaneOps>(&mut self, p: P, group: usize, first: usize, sums: &[[i32; LANES]]);
+}
+
+/// Memory that the next call will read.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Ahead {
+    start: usize,
+    lines: usize,
+}
+
+impl Ahead {
+    pub fn new(bytes: &[u8]) -> Self {
+        Self { start: bytes.as_ptr().addr(), lines: bytes.len().div_ceil(64) }
+    }
+
+    /// Asks for the next `lines`.
+    #[inline(always)]
+    fn fetch<P: PlaneOps>(&mut self, p: P, lines: usize) {
+        let lines = lines.min(self.lines);
+        for line in 0..lines {
+            p.prefetch(self.start.wrapping_add(64 * line));
+        }
+        self.start = self.start.wrapping_add(64 * lines);
+        self.lines -= lines;
+    }
 }
 
 /// Work of the plane codecs that runs on any tier.
@@ -63,7 +121,13 @@ pub(super) fn dispatch<K: PlaneKernel>(isa: Isa, kernel: K) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(proof) => crate::x86::avx2::planes::run(proof, kernel),
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni(proof) => crate::x86::avx2::planes::run_vnni(proof, kernel),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512(proof) => crate::x86::avx512::planes::run(proof, kernel),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(proof) => crate::arm::neon::planes(proof, kernel),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Simd128(proof) => kernel.run(proof),
         _ => kernel.run(Portable),
     }
 }
@@ -82,31 +146,34 @@ pub(super) struct PlaneMatrix<'a> {
 }
 
 impl PlaneMatrix<'_> {
-    /// `sums[r][outs]` from `x[r][ins]`.
+    /// Sums of all outputs with every row of `x`, `[row][ins]`, of which `F::PARTS` make one; meanwhile fetches what lies
+    /// ahead.
     #[inline(always)]
-    pub fn dots<P: PlaneOps>(&self, p: P, x: &[i8], sums: &mut [i32]) {
-        match self.bits {
-            2 => self.rows::<P, 2>(p, x, sums),
-            3 => self.rows::<P, 3>(p, x, sums),
-            4 => self.rows::<P, 4>(p, x, sums),
-            5 => self.rows::<P, 5>(p, x, sums),
-            6 => self.rows::<P, 6>(p, x, sums),
-            7 => self.rows::<P, 7>(p, x, sums),
-            _ => self.rows::<P, 8>(p, x, sums),
+    pub fn dots<P: PlaneOps, F: Fold>(&self, p: P, x: &[i8], ahead: &mut Ahead, fold: F) {
+        macro_rules! of {
+            ($($bits:literal)*) => {
+                match self.bits {
+                    $($bits if F::MIN_BITS <= $bits && $bits <= F::MAX_BITS => {
+                        self.rows::<P, F, $bits>(p, x, ahead, fold);
+                    })*
+                    bits => unreachable!("planes of {bits} bits"),
+                }
+            };
         }
+        of!(2 3 4 5 6 7 8);
     }
 
     /// Rows in blocks of 8, 4, 2, 1: codes are unpacked once per block.
     #[inline(always)]
-    fn rows<P: PlaneOps, const BITS: usize>(&self, p: P, x: &[i8], sums: &mut [i32]) {
-        let (mut x, mut sums) = (x, sums);
+    fn rows<P: PlaneOps, F: Fold, const BITS: usize>(&self, p: P, x: &[i8], ahead: &mut Ahead, mut fold: F) {
+        let count = x.len() / self.ins;
+        let mut first = 0;
         macro_rules! blocks {
             ($($rows:literal)*) => {$(
-                while x.len() >= $rows * self.ins {
-                    let (these, rest) = x.split_at($rows * self.ins);
-                    let (out, rest_out) = sums.split_at_mut($rows * self.outs);
-                    self.block::<P, BITS, $rows>(p, these, out);
-                    (x, sums) = (rest, rest_out);
+                while $rows % F::PARTS == 0 && count - first >= $rows {
+                    let x = &x[first * self.ins..][..$rows * self.ins];
+                    self.block::<P, F, BITS, $rows>(p, x, ahead, first, &mut fold);
+                    first += $rows;
                 }
             )*};
         }
@@ -114,27 +181,39 @@ impl PlaneMatrix<'_> {
     }
 
     #[inline(always)]
-    fn block<P: PlaneOps, const BITS: usize, const R: usize>(&self, p: P, x: &[i8], sums: &mut [i32]) {
-        let vectors = self.ins / 16;
+    fn block<P: PlaneOps, F: Fold, const BITS: usize, const R: usize>(
+        &self,
+        p: P,
+        x: &[i8],
+        ahead: &mut Ahead,
+        first: usize,
+        fold: &mut F,
+    ) {
+        let (vectors, groups) = (self.ins / 16, self.outs / 16);
         let lanes = 16 / P::PARTS;
+        let lines = ahead.lines.div_ceil(groups);
         let mut rows = [&x.as_chunks::<16>().0[..0]; R];
         for (r, row) in rows.iter_mut().enumerate() {
             *row = &x.as_chunks::<16>().0[r * vectors..][..vectors];
         }
         let planes = Unpack::<BITS>::new(self.planes, self.outs * self.ins);
-        for group in 0..self.outs / 16 {
+        for group in 0..groups {
+            ahead.fetch(p, lines);
+            let planes = planes.of(group * vectors, vectors);
+            let mut sums = [[0; LANES]; R];
             for part in 0..P::PARTS {
                 let mut acc = [p.zero(); R];
                 for j in 0..vectors {
-                    let codes = planes.unpack(p, group * vectors + j, part);
+                    let codes = planes.unpack(p, j, part);
                     for r in 0..R {
                         acc[r] = p.dot::<BITS>(acc[r], codes, &rows[r][j]);
                     }
                 }
                 for r in 0..R {
-                    p.put(acc[r], &mut sums[r * self.outs + group * 16 + part * lanes..][..lanes]);
+                    p.put(acc[r], &mut sums[r][part * lanes..][..lanes]);
                 }
             }
+            fold.fold(p, group, first, &sums);
         }
     }
 }
@@ -153,6 +232,17 @@ impl<'a, const BITS: usize> Unpack<'a, BITS> {
             *pair = planes[i * size..][..size].as_chunks().0;
         }
         let singles = planes[BITS / 2 * size..][..BITS % 2 * size / 2].as_chunks().0;
+        Self { pairs, singles }
+    }
+
+    /// `len` vectors from `at` on.
+    #[inline(always)]
+    fn of(&self, at: usize, len: usize) -> Self {
+        let mut pairs = [&self.pairs[0][..0]; 4];
+        for (pair, all) in pairs.iter_mut().zip(self.pairs).take(BITS / 2) {
+            *pair = &all[at..][..len];
+        }
+        let singles = if BITS.is_multiple_of(2) { self.singles } else { &self.singles[at..][..len] };
         Self { pairs, singles }
     }
 
@@ -332,13 +422,23 @@ impl PlaneOps for Portable {
     }
 
     #[inline(always)]
-    fn ints(self, v: [i32; 16]) -> [i32; 16] {
-        v
+    fn load_ints(self, x: &[i32; LANES]) -> [i32; 16] {
+        *x
     }
 
     #[inline(always)]
-    fn add_ints(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
-        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    fn splat_int(self, x: i32) -> [i32; 16] {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn shift_add<const N: u32>(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| (a[i] << N).wrapping_add(b[i]))
+    }
+
+    #[inline(always)]
+    fn float(self, v: [i32; 16]) -> [f32; 16] {
+        v.map(|v| v as f32)
     }
 
     #[inline(always)]

@@ -40,8 +40,14 @@ mod encode;
 mod fit;
 mod score;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use dots::{PlaneKernel, PlaneOps};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use dots::PlaneKernel;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+pub(crate) use dots::PlaneOps;
 
 use super::{
     Codec, CodecParams, CodecScratch, KeyCodec, PAGE, Rotation, RotationKind, Space, ValueCodec, take,
@@ -75,8 +81,15 @@ pub(super) struct PlaneScratch {
     transposed: Vec<u8>,
     /// Quantized queries or weights.
     ints: Vec<i8>,
-    /// Integer sums.
-    sums: Vec<i32>,
+    /// Scales and centres in f32.
+    numbers: Vec<f32>,
+    ahead: dots::Ahead,
+}
+
+impl PlaneScratch {
+    pub(super) fn expect_next(&mut self, bytes: &[u8]) {
+        self.ahead = dots::Ahead::new(bytes);
+    }
 }
 
 /// What keys and values share.
@@ -193,7 +206,11 @@ struct PageView<'a> {
 /// Sixteen little-endian halves.
 #[inline(always)]
 fn halves(bytes: &[u8; 32]) -> [f16; 16] {
-    std::array::from_fn(|i| f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
+    let mut halves = [f16::ZERO; 16];
+    for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *half = f16::from_le_bytes(*bytes);
+    }
+    halves
 }
 
 /// Keys in planes.

@@ -207,6 +207,64 @@ impl Vec128 for Simd128 {
         let sums = self.ints(i32x4_extadd_pairwise_i16x8(i16x8_extadd_pairwise_i8x16(codes)));
         sums.iter().sum::<i32>() as i16
     }
+
+    #[inline(always)]
+    fn load_i32(self, x: &[i32; 4]) -> v128 {
+        // SAFETY: four values.
+        unsafe { v128_load(x.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn nearest(self, v: Self::V) -> [v128; 4] {
+        four!(i => i32x4_trunc_sat_f32x4(f32x4_nearest(v[i])))
+    }
+
+    #[inline(always)]
+    fn floats(self, v: [v128; 4]) -> Self::V {
+        four!(i => f32x4_convert_i32x4(v[i]))
+    }
+
+    /// The narrowing saturates: bytes fit.
+    #[inline(always)]
+    fn low_bytes(self, v: [v128; 4]) -> v128 {
+        i8x16_narrow_i16x8(i16x8_narrow_i32x4(v[0], v[1]), i16x8_narrow_i32x4(v[2], v[3]))
+    }
+
+    #[inline(always)]
+    fn split_seven(self, v: v128) -> [v128; 2] {
+        [i32x4_shr(v, 7), v128_and(v, i32x4_splat(127))]
+    }
+
+    #[inline(always)]
+    fn quads<const BITS: usize>(self, acc: v128, codes: [v128; 4], x: v128) -> v128 {
+        let [a, b, c, d] = codes;
+        let first = [i32x4_shuffle::<0, 0, 0, 0>(x, x), i32x4_shuffle::<1, 1, 1, 1>(x, x)];
+        let second = [i32x4_shuffle::<2, 2, 2, 2>(x, x), i32x4_shuffle::<3, 3, 3, 3>(x, x)];
+        let (low, high) = (two_quads([a, b], first), two_quads([c, d], second));
+        if BITS > 5 {
+            // Two products of 7 bits fit in i16.
+            return i32x4_add(acc, i32x4_add(fours(low), fours(high)));
+        }
+        // Four products of 5 bits do.
+        i32x4_add(acc, fours(two!(i => i16x8_add(low[i], high[i]))))
+    }
+}
+
+/// Products of two registers of codes with the four bytes in every lane of `x`, each two summed: of the lower and the
+/// upper eight bytes.
+#[inline(always)]
+fn two_quads(codes: [v128; 2], x: [v128; 2]) -> [v128; 2] {
+    let low = two!(i => i16x8_extmul_low_i8x16(codes[i], x[i]));
+    let high = two!(i => i16x8_extmul_high_i8x16(codes[i], x[i]));
+    [i16x8_add(low[0], low[1]), i16x8_add(high[0], high[1])]
+}
+
+/// Sums of four neighbours.
+#[inline(always)]
+fn fours(sums: [v128; 2]) -> v128 {
+    let pairs = two!(i => i32x4_extadd_pairwise_i16x8(sums[i]));
+    let even = i32x4_shuffle::<0, 2, 4, 6>(pairs[0], pairs[1]);
+    i32x4_add(even, i32x4_shuffle::<1, 3, 5, 7>(pairs[0], pairs[1]))
 }
 
 /// Adds the products of eight values of four rows with those of a token.

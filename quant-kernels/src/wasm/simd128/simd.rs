@@ -92,6 +92,16 @@ impl Simd for Simd128 {
     }
 
     #[inline(always)]
+    fn select(self, x: Self::V, limit: f32, below: Self::V, other: Self::V) -> Self::V {
+        four!(i => v128_bitselect(below[i], other[i], f32x4_lt(x[i], f32x4_splat(limit))))
+    }
+
+    #[inline(always)]
+    fn raise(self, v: Self::V, exponent: Self::V) -> Self::V {
+        four!(i => i32x4_add(v[i], i32x4_shl(exponent[i], 23)))
+    }
+
+    #[inline(always)]
     fn tree_to_quads(self, v: [Self::V; 4]) -> Self::V {
         four!(i => f32x4_add(f32x4_add(v[i][0], v[i][2]), f32x4_add(v[i][1], v[i][3])))
     }

@@ -92,17 +92,27 @@ impl PlaneOps for Avx512 {
     }
 
     #[inline(always)]
-    fn ints(self, v: __m512i) -> [i32; 16] {
-        let mut out = [0; 16];
-        // SAFETY: self is the proof; the array covers the 16 values written.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) };
-        out
+    fn load_ints(self, x: &[i32; 16]) -> __m512i {
+        // SAFETY: self is the proof; the reference covers the 16 values read.
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
     }
 
     #[inline(always)]
-    fn add_ints(self, a: __m512i, b: __m512i) -> __m512i {
+    fn splat_int(self, x: i32) -> __m512i {
         // SAFETY: self is the proof.
-        unsafe { _mm512_add_epi32(a, b) }
+        unsafe { _mm512_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    fn shift_add<const N: u32>(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: self is the proof.
+        unsafe { _mm512_add_epi32(_mm512_slli_epi32::<N>(a), b) }
+    }
+
+    #[inline(always)]
+    fn float(self, v: __m512i) -> __m512 {
+        // SAFETY: self is the proof.
+        unsafe { _mm512_cvtepi32_ps(v) }
     }
 
     #[inline(always)]
@@ -116,6 +126,35 @@ impl PlaneOps for Avx512 {
         // SAFETY: self is the proof.
         unsafe { [_mm512_srai_epi32::<7>(v), _mm512_and_si512(v, _mm512_set1_epi32(127))] }
     }
+
+    #[inline(always)]
+    fn largest(self, v: [__m512; 4]) -> [f32; 4] {
+        // SAFETY: self is the proof.
+        unsafe { largest(v) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: usize) {
+        // SAFETY: self is the proof; a prefetch touches no memory, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) }
+    }
+}
+
+/// The largest lane of each vector.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn largest(v: [__m512; 4]) -> [f32; 4] {
+    let halves = |a, b| _mm512_max_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b));
+    let (low, high) = (halves(v[0], v[1]), halves(v[2], v[3]));
+    // a quad of each vector
+    let quads =
+        _mm512_max_ps(_mm512_shuffle_f32x4::<0x88>(low, high), _mm512_shuffle_f32x4::<0xDD>(low, high));
+    let pairs = _mm512_max_ps(quads, _mm512_permute_ps::<0x4E>(quads));
+    let all = _mm512_max_ps(pairs, _mm512_permute_ps::<0xB1>(pairs));
+    let mut out = [0.0; 16];
+    // SAFETY: the array covers the 16 values written.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), all) };
+    [out[0], out[4], out[8], out[12]]
 }
 
 /// Four bytes of `x` in every lane: operands that dot products broadcast from memory.

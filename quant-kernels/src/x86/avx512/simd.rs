@@ -71,6 +71,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn abs(self, v: __m512) -> __m512 {
+        // SAFETY: self is the proof.
+        unsafe { _mm512_abs_ps(v) }
+    }
+
+    #[inline(always)]
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: self is the proof.
         unsafe { _mm512_fmadd_ps(a, b, c) }
@@ -100,6 +106,24 @@ impl Simd for Avx512 {
                 v = butterfly::<0xFF00>(v, _mm512_shuffle_f32x4::<0x4E>(v, v));
             }
             v
+        }
+    }
+
+    #[inline(always)]
+    fn select(self, x: __m512, limit: f32, below: __m512, other: __m512) -> __m512 {
+        // SAFETY: self is the proof.
+        unsafe {
+            let mask = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_set1_ps(limit));
+            _mm512_mask_blend_ps(mask, other, below)
+        }
+    }
+
+    #[inline(always)]
+    fn raise(self, v: __m512, exponent: __m512) -> __m512 {
+        // SAFETY: self is the proof.
+        unsafe {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(exponent));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(v), exponent))
         }
     }
 
