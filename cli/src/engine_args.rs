@@ -43,10 +43,11 @@ pub struct EngineArgs {
 impl EngineArgs {
     /// The options these flags and the environment ask for.
     pub fn options(&self, threads: Option<u32>) -> anyhow::Result<EngineOptions> {
+        let kv = policy(self.kv.as_deref().unwrap_or("f16"))?;
         Ok(EngineOptions {
             isa: isa()?,
             threads: threads.map(|n| n as usize),
-            kv: policy(self.kv.as_deref().unwrap_or("f16"))?,
+            kv,
             activations: self.activations.into(),
             context: self.ctx.map(|n| n as usize),
             kv_budget: self.kv_memory,
@@ -69,6 +70,13 @@ impl EngineArgs {
     }
 }
 
+/// Reads a `--kv`, and says what is to be said about it.
+pub fn policy(text: &str) -> anyhow::Result<Policy> {
+    let parsed = Policy::parse(text).map_err(failure::usage)?;
+    parsed.notes.iter().for_each(|note| output::note(note));
+    Ok(parsed.policy)
+}
+
 /// `1000`, `64K`, `512M`, `2G`.
 fn bytes(text: &str) -> Result<usize, String> {
     let (digits, shift) = match text.char_indices().last() {
@@ -82,15 +90,6 @@ fn bytes(text: &str) -> Result<usize, String> {
         .and_then(|n| n.checked_mul(1 << shift))
         .filter(|&n| n > 0)
         .ok_or_else(|| "give bytes, as 1000, 64K, 512M or 2G".to_owned())
-}
-
-/// What `--kv` says; notes about names go to standard error.
-pub fn policy(text: &str) -> anyhow::Result<Policy> {
-    let kv = Policy::parse(text).map_err(failure::usage)?;
-    for note in &kv.notes {
-        output::note(note);
-    }
-    Ok(kv.policy)
 }
 
 /// The SIMD tier that `QUANT_ISA` names, or the best one.

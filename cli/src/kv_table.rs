@@ -2,7 +2,7 @@
 
 use crate::engine_args::policy;
 use crate::progress::Progress;
-use crate::quality_args::{Evaluation, QualityArgs};
+use crate::quality_args::{QualityArgs, quality_json};
 use crate::{output, plot};
 use anyhow::Context;
 use quant_runtime::quality::{Quality, Reference, measure};
@@ -14,15 +14,16 @@ use std::process::ExitCode;
 
 /// Compare KV caches on a text: size, perplexity and divergence from the f16 cache.
 ///
-/// All of them read the text side by side. Bits per element are counted, not computed: the cache's bytes when a chunk
-/// is full, with scales, windows and padding, over the numbers that it holds.
+/// All of them read the text side by side. Bits per element are counted: the cache's bytes when a chunk is full, with
+/// scales, windows, padding and the originals that are kept for rewinding, over the numbers that it holds. Of sealed pages
+/// alone, what a long context comes down to, they are in a column of their own.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     #[command(flatten)]
     quality: QualityArgs,
-    /// KV caches to compare: a policy, or names with commas between them; may be repeated [default: every preset].
-    #[arg(long, value_name = "POLICY")]
+    /// KV caches to compare: presets separated by commas, or one policy; may be repeated [default: every preset].
+    #[arg(long, value_name = "POLICY,..")]
     kv: Vec<String>,
     /// Write a plot of divergence against size.
     #[arg(long, value_name = "FILE.svg")]
@@ -32,16 +33,16 @@ pub struct Args {
 /// One line of the table.
 struct Row {
     name: String,
-    bits: f64,
+    sealed_bits: f64,
     quality: Quality,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let list = policies(&args.kv)?;
     let evaluation = args.quality.open()?;
-    let mut list = policies(&args.kv)?;
-    list.retain(|kv| *kv != Policy::F16);
-    let mut exact = evaluation.engine(&Policy::F16)?;
+    let reference = Policy::F16;
+    let mut exact = evaluation.engine(&reference)?;
     let mut engines = list.iter().map(|kv| evaluation.engine(kv)).collect::<anyhow::Result<Vec<Engine>>>()?;
 
     let mut progress = Progress::of_tokens("comparing");
@@ -54,11 +55,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         measure(chunks, vocabulary, Some(Reference::Engine(&mut exact)), &mut engines, None, step)?;
     progress.clear();
     let Some(measured) = measured else { return Ok(ExitCode::SUCCESS) };
-    let names = std::iter::once(Policy::F16).chain(list).map(|policy| policy.to_string());
-    let rows: Vec<Row> = names
+    let all = std::iter::once(&reference).chain(&list);
+    let rows = all
         .zip(measured.reference.into_iter().chain(measured.candidates))
-        .map(|(name, quality)| Row { name, bits: evaluation.kv_bits(&quality), quality })
-        .collect();
+        .map(|(kv, quality)| {
+            Ok(Row { name: kv.to_string(), sealed_bits: evaluation.sealed_bits(kv)?, quality })
+        })
+        .collect::<anyhow::Result<Vec<Row>>>()?;
     if let Some(path) = &args.svg {
         let title = format!("{}: {}", args.quality.model_name(), evaluation.summary());
         let points: Vec<plot::Point> = rows.iter().filter_map(point).collect();
@@ -69,7 +72,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         output::print_json(&json!({
             "model": args.quality.model_name(),
             "text": evaluation.summary_json(),
-            "rows": rows.iter().map(|row| row_json(&evaluation, row)).collect::<Vec<Value>>(),
+            "rows": rows.iter().map(row_json).collect::<Vec<Value>>(),
         }))?;
     } else {
         output::print(&format!("{}\n\n{}", evaluation.summary(), table(&rows)))?;
@@ -77,32 +80,36 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What `--kv` lists.
+/// The policies that were asked for, or all presets; f16 is the reference and in every table.
 fn policies(given: &[String]) -> anyhow::Result<Vec<Policy>> {
-    if given.is_empty() {
-        return presets::PRESETS.iter().map(|preset| policy(preset.name)).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for text in given {
+        // The commas of a policy are its own.
+        if text.contains('=') { names.push(text) } else { names.extend(text.split(',')) }
     }
-    let texts = given.iter().flat_map(|text| match text.contains('=') {
-        true => vec![text.as_str()],
-        false => text.split(',').collect(),
-    });
-    texts.map(policy).collect()
+    if names.is_empty() {
+        names.extend(presets::PRESETS.iter().map(|preset| preset.name));
+    }
+    let mut list = names.into_iter().map(policy).collect::<anyhow::Result<Vec<Policy>>>()?;
+    list.retain(|kv| *kv != Policy::F16);
+    Ok(list)
 }
 
 fn point(row: &Row) -> Option<plot::Point> {
     let apart = row.quality.divergence?;
     Some(plot::Point {
         name: row.name.clone(),
-        bits: row.bits,
+        bits: row.quality.kv.bits_per_value(),
         mean: apart.mean,
         high: apart.percentile_99_9,
     })
 }
 
-fn row_json(evaluation: &Evaluation, row: &Row) -> Value {
-    let mut value = evaluation.quality_json(&row.quality);
+fn row_json(row: &Row) -> Value {
+    let mut value = quality_json(&row.quality);
     if let Some(object) = value.as_object_mut() {
         object.insert("kv".to_owned(), json!(row.name));
+        object.insert("kv_bits_sealed".to_owned(), json!(row.sealed_bits));
     }
     value
 }
@@ -112,6 +119,7 @@ fn table(rows: &[Row]) -> String {
     let head = [
         "kv",
         "bits",
+        "sealed",
         "of f16",
         "perplexity",
         "change %",
@@ -127,8 +135,9 @@ fn table(rows: &[Row]) -> String {
     for row in rows {
         let mut line = vec![
             row.name.clone(),
-            format!("{:.2}", row.bits),
-            format!("{:.1} %", 100.0 * row.bits / 16.0),
+            format!("{:.2}", row.quality.kv.bits_per_value()),
+            format!("{:.2}", row.sealed_bits),
+            format!("{:.1} %", 100.0 * row.sealed_bits / 16.0),
             format!("{:.4}", row.quality.perplexity.value),
         ];
         if let Some(apart) = row.quality.divergence {

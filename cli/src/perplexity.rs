@@ -3,7 +3,7 @@
 use crate::engine_args::policy;
 use crate::output;
 use crate::progress::Progress;
-use crate::quality_args::{Evaluation, QualityArgs, perplexity_json};
+use crate::quality_args::{Evaluation, QualityArgs, perplexity_json, quality_json};
 use quant_runtime::Policy;
 use quant_runtime::quality::{Divergence, LogitsReader, LogitsWriter, Measured, Reference, measure};
 use serde_json::json;
@@ -23,7 +23,7 @@ use std::process::ExitCode;
 pub struct Args {
     #[command(flatten)]
     quality: QualityArgs,
-    /// How the KV cache stores keys and values.
+    /// How the KV cache keeps keys and values: a preset or a policy, as in `quant run`.
     #[arg(long, value_name = "POLICY", default_value = "f16")]
     kv: String,
     /// The reference: `exact` for an f16 KV cache, or a file that --save-logits wrote.
@@ -63,19 +63,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         save.finish()?;
     }
     let Some(measured) = measured else { return Ok(ExitCode::SUCCESS) };
-    report(args, &evaluation, &measured)?;
+    report(args, &kv, &evaluation, &measured)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn report(args: &Args, evaluation: &Evaluation, measured: &Measured) -> anyhow::Result<()> {
+fn report(args: &Args, kv: &Policy, evaluation: &Evaluation, measured: &Measured) -> anyhow::Result<()> {
     let Some(quality) = measured.candidates.first() else { return Ok(()) };
     let reference = args.kl_against.as_ref().zip(measured.reference);
     if args.quality.json {
         return output::print_json(&json!({
             "model": args.quality.model_name(),
             "text": evaluation.summary_json(),
-            "kv": args.kv.to_string(),
-            "result": evaluation.quality_json(quality),
+            "kv": kv.to_string(),
+            "result": quality_json(quality),
             "reference": reference.map(|(path, quality)| json!({
                 "logits": path.display().to_string(),
                 "perplexity": perplexity_json(&quality.perplexity),
@@ -88,11 +88,8 @@ fn report(args: &Args, evaluation: &Evaluation, measured: &Measured) -> anyhow::
         let _ = writeln!(text, "{name:<12}{value}");
     };
     line("text", evaluation.summary());
-    let size = output::bytes(quality.kv_bytes as u64);
-    line(
-        "kv cache",
-        format!("{}, {size} a chunk, {:.2} bits per element", args.kv, evaluation.kv_bits(quality)),
-    );
+    let (size, bits) = (output::bytes(quality.kv.used_bytes as u64), quality.kv.bits_per_value());
+    line("kv cache", format!("{kv}, {size} when a chunk is full, {bits:.2} bits per element"));
     let perplexity = quality.perplexity;
     line("perplexity", format!("{:.4} +- {:.4}", perplexity.value, perplexity.standard_error));
     if let (Some((path, reference)), Some(apart)) = (reference, &quality.divergence) {

@@ -2,6 +2,7 @@
 
 use crate::engine_args::{ActivationsArg, isa};
 use crate::{failure, source, text_input};
+use quant_kvcache::KvCache;
 use quant_runtime::quality::{Chunks, Divergence, Perplexity, Quality};
 use quant_runtime::{Engine, EngineOptions, Model, Policy};
 use serde_json::{Value, json};
@@ -85,17 +86,13 @@ impl Evaluation {
         self.model.info().vocab
     }
 
-    /// Keys and values of a full chunk, in numbers.
-    fn kv_elements(&self) -> usize {
-        let layers = self.model.decoder().kv_layout();
-        let row: usize =
-            layers.iter().map(|layer| layer.shape).map(|of| of.kv_heads * (of.key_dim + of.value_dim)).sum();
-        row * self.chunks.context()
-    }
-
-    /// Bits of a number, everything counted.
-    pub fn kv_bits(&self, quality: &Quality) -> f64 {
-        8.0 * quality.kv_bytes as f64 / self.kv_elements().max(1) as f64
+    /// Bits of a number in a page that has its last form.
+    pub fn sealed_bits(&self, kv: &Policy) -> anyhow::Result<f64> {
+        let bytes = |kv: &Policy| {
+            let cache = KvCache::new(self.model.decoder().kv_layout(), kv, 0)?;
+            anyhow::Ok(cache.page_bytes() as f64)
+        };
+        Ok(16.0 * bytes(kv)? / bytes(&Policy::F16)?)
     }
 
     /// `4 chunks of 512 tokens, 1020 positions scored`.
@@ -113,15 +110,15 @@ impl Evaluation {
             "positions": self.chunks.positions(),
         })
     }
+}
 
-    pub fn quality_json(&self, quality: &Quality) -> Value {
-        json!({
-            "kv_bytes": quality.kv_bytes,
-            "kv_bits_per_element": self.kv_bits(quality),
+pub fn quality_json(quality: &Quality) -> Value {
+    json!({
+            "kv_bytes": quality.kv.used_bytes,
+            "kv_bits_per_element": quality.kv.bits_per_value(),
             "perplexity": perplexity_json(&quality.perplexity),
             "divergence": quality.divergence.as_ref().map(divergence_json),
-        })
-    }
+    })
 }
 
 pub fn perplexity_json(perplexity: &Perplexity) -> Value {

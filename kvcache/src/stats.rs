@@ -5,7 +5,7 @@ use crate::{KvCache, PAGE};
 use std::collections::BTreeMap;
 
 /// Memory of a cache. Shared pages count once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Sequences that live.
     pub sequences: usize,

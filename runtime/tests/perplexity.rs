@@ -1,8 +1,9 @@
 //! Perplexity of the demo model on its held-out texts, against the figures that llama.cpp computed.
 #![allow(clippy::print_stdout, reason = "the figure is what a reader of the test wants")]
 
+use quant_kvcache::KvCache;
 use quant_runtime::quality::{Chunks, LogitsReader, LogitsWriter, Measured, Reference, measure};
-use quant_runtime::{Engine, EngineOptions, Error, Model, Policy};
+use quant_runtime::{Activations, Engine, EngineOptions, Error, Model, Policy};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,13 +82,15 @@ fn a_saved_run_is_the_same_reference() {
     let beside = run(&model, &chunks, Some(Reference::Engine(&mut exact)), engine(&model, Policy::F16));
     let mut file = LogitsReader::open(&path).unwrap();
     let after = run(&model, &chunks, Some(Reference::File(&mut file)), engine(&model, Policy::F16));
-    assert_eq!(beside.candidates, after.candidates);
+    let [beside_quality, after_quality] = [&beside, &after].map(|run| run.candidates[0]);
+    assert_eq!(beside_quality.perplexity, after_quality.perplexity);
+    assert_eq!(beside_quality.divergence, after_quality.divergence);
     assert_eq!(beside.reference.unwrap().perplexity, saved.unwrap().candidates[0].perplexity);
     let divergence = beside.candidates[0].divergence.unwrap();
     assert!(divergence.mean > 0.0 && divergence.mean < 1e-3 && divergence.max < 1e-2, "{divergence:?}");
     assert!(divergence.top1_agreement > 0.99 && divergence.perplexity_change.abs() < 3e-3, "{divergence:?}");
     // 16 bits an element, 6 layers of 2 heads of 64
-    assert_eq!(beside.candidates[0].kv_bytes, CONTEXT * 6 * 2 * 2 * 64 * 2);
+    assert_eq!(beside.candidates[0].kv.used_bytes, CONTEXT * 6 * 2 * 2 * 64 * 2);
 
     // one chunk of the file serves too; another text does not, nor a file that was changed
     let fewer = Chunks::new(&model, text.clone(), CONTEXT, Some(1)).unwrap();
@@ -159,4 +162,54 @@ fn hostile_files_of_logits() {
         measure(&chunks, vocabulary, reference, &mut [], None, &mut |_, _| ControlFlow::Continue(()));
     assert!(matches!(result, Err(Error::LogitsFile { .. })), "{result:?}");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// What the compressed caches may cost on the bundled model, at about twice what they do cost. The codecs are judged
+/// alone, the presets as they are; 1024 tokens, activations as they are, so that only the cache differs.
+#[test]
+fn compressed_caches_stay_as_good_as_they_are() {
+    const CONTEXT: usize = 1024;
+    let model = Model::load(bundled("demo-q8_0.gguf")).unwrap();
+    let chunks = Chunks::new(&model, ids(&bundled("heldout/stories.ids.txt")), CONTEXT, Some(4)).unwrap();
+    // policy, mean divergence, change of the perplexity, bits of a sealed page at the most
+    let gates = [
+        ("k=planes-4,v=planes-4", 1.4e-3, 0.01, 4.75),
+        ("k=planes-6,v=planes-5", 2.0e-4, 0.003, 6.375),
+        ("k=planes-3,v=planes-3", 5e-3, 0.02, 3.75),
+        ("8", 2e-5, 0.001, 8.75),
+        ("near", 2.0e-4, 0.003, 6.375),
+        ("auto", 2.0e-4, 0.003, 7.0),
+        ("4", 4e-4, 0.01, 6.0),
+        ("3.4", 3e-3, 0.02, 4.25),
+        ("2.4", 1.2e-2, 0.03, 3.25),
+    ];
+    let engine = |kv: Policy| {
+        let activations = Activations::F32;
+        let options = EngineOptions { context: Some(CONTEXT), kv, activations, ..EngineOptions::default() };
+        Engine::new(&model, &options).unwrap()
+    };
+    let mut engines: Vec<Engine> = gates.iter().map(|(kv, ..)| engine(kv.parse().unwrap())).collect();
+    let mut exact = engine(Policy::F16);
+    let reference = Some(Reference::Engine(&mut exact));
+    let go = &mut |_: usize, _: usize| ControlFlow::Continue(());
+    let measured = measure(&chunks, model.info().vocab, reference, &mut engines, None, go).unwrap().unwrap();
+    let page = |kv: &Policy| KvCache::new(model.decoder().kv_layout(), kv, 0).unwrap().page_bytes() as f64;
+    for ((kv, mean, change, bits), quality) in gates.into_iter().zip(measured.candidates) {
+        let divergence = quality.divergence.unwrap();
+        let sealed = 16.0 * page(&kv.parse().unwrap()) / page(&Policy::F16);
+        println!(
+            "{kv}: {sealed:.3} bits, KL {:.2e}, 99.9 % {:.2e}, perplexity {:+.3} % +- {:.3}",
+            divergence.mean,
+            divergence.percentile_99_9,
+            100.0 * divergence.perplexity_change,
+            100.0 * divergence.change_error
+        );
+        assert!(divergence.mean > 0.0 && divergence.mean < mean, "{kv}: {divergence:?}");
+        // what chance may do comes on top
+        assert!(
+            divergence.perplexity_change.abs() < change + 2.0 * divergence.change_error,
+            "{kv}: {divergence:?}"
+        );
+        assert!(sealed <= bits, "{kv}: {sealed} bits");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::statistics::{Gathered, divergence, normalizer};
 use super::{Chunks, Divergence, LogitsReader, LogitsWriter, Perplexity};
-use crate::{Engine, Error, LogitsWanted, SessionId};
+use crate::{Engine, Error, KvStats, LogitsWanted, SessionId};
 use std::ops::{ControlFlow, Range};
 
 /// Bytes of logits that an engine holds at once, about: more positions at once are faster, up to a point.
@@ -26,14 +26,14 @@ pub struct Quality {
     pub perplexity: Perplexity,
     /// From the reference, if there is one.
     pub divergence: Option<Divergence>,
-    /// Bytes of the KV cache when a chunk was full: keys and values with scales, windows and padding, counted.
-    pub kv_bytes: usize,
+    /// The KV cache when the last chunk was full; empty if the logits came from a file.
+    pub kv: KvStats,
 }
 
 /// The results of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
-    /// Of the reference; from a file, its bytes are 0.
+    /// Of the reference.
     pub reference: Option<Quality>,
     /// Of each candidate.
     pub candidates: Vec<Quality>,
@@ -60,8 +60,8 @@ pub fn measure(
     let block = (BLOCK_BYTES / (4 * vocabulary.max(1))).clamp(BLOCK.start, BLOCK.end);
     let mut rows = Rows { vocabulary, logits: Vec::new(), heads: Vec::new() };
     let mut of_reference = Gathered::default();
-    let mut reference_bytes = 0;
-    let mut of_candidates = vec![(Gathered::default(), 0usize); candidates.len()];
+    let mut reference_kv = KvStats::default();
+    let mut of_candidates = vec![(Gathered::default(), KvStats::default()); candidates.len()];
     let total = chunks.ids().len();
     for (i, (input, given)) in chunks.iter().enumerate() {
         let reference_session = match &mut reference {
@@ -103,20 +103,20 @@ pub fn measure(
             }
         }
         if let (Some(Reference::Engine(engine)), Some(session)) = (&mut reference, reference_session) {
-            reference_bytes = reference_bytes.max(engine.memory().used_bytes);
+            reference_kv = engine.memory();
             engine.close(session);
         }
-        for ((engine, session), (_, bytes)) in candidates.iter_mut().zip(sessions).zip(&mut of_candidates) {
-            *bytes = (*bytes).max(engine.memory().used_bytes);
+        for ((engine, session), (_, kv)) in candidates.iter_mut().zip(sessions).zip(&mut of_candidates) {
+            *kv = engine.memory();
             engine.close(session);
         }
     }
-    let quality = |(gathered, kv_bytes): (Gathered, usize)| {
+    let quality = |(gathered, kv): (Gathered, KvStats)| {
         let (perplexity, divergence) = gathered.finish();
-        Quality { perplexity, divergence, kv_bytes }
+        Quality { perplexity, divergence, kv }
     };
     Ok(Some(Measured {
-        reference: reference.map(|_| quality((of_reference, reference_bytes))),
+        reference: reference.map(|_| quality((of_reference, reference_kv))),
         candidates: of_candidates.into_iter().map(quality).collect(),
     }))
 }

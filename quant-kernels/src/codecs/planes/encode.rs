@@ -6,13 +6,16 @@
 //! 4. Balance rows and columns in turn, [`ROUNDS`] times: each channel's, then each token's root mean square to 1.
 //!    `token[t]` is what the tokens' rounds amount to, as a half.
 //! 5. `channel[c]`: of a few ranges, from the largest magnitude of the channel inwards, that with the least squared
-//!    error of its codes, as a half of half a step.
-//! 6. Codes: the nearest cell centre. Then each token's scale is fitted once more to its codes: keys to the same length
-//!    (their dot products keep their size), values to the least squared error; 2-bit keys keep theirs.
+//!    error of its codes, as a half of half a step. Codes: the nearest cell centre.
+//! 6. Fit all of it to the page in turn ([`fit`](super::fit)): centre and scale of every channel to its codes, the scale
+//!    of every token to its codes, the codes to the scales. Each makes the squared error smaller.
+//! 7. Each token's scale is fitted once more to its codes: keys to the same length (their dot products keep their size),
+//!    values and 2-bit keys to the least squared error.
 //!
 //! Sums over tokens go token after token, sums over channels by lanes and the tree; multiply, then add.
 
 use super::dots::{PlaneKernel, PlaneOps, dispatch, pack};
+use super::fit::{PageFit, REFITS, TokenFit, choose_ranges};
 use super::{HEADER, PAGE, PlaneScratch, Planes, Side, planes_at};
 use crate::activations::TINY;
 use crate::codecs::take;
@@ -21,26 +24,10 @@ use crate::types::f32::tree;
 use crate::{Error, Isa};
 use half::f16;
 
-/// Rounds of balancing.
-const ROUNDS: usize = 4;
-/// Ranges that are tried.
-const RANGES: usize = 10;
+/// Rounds of balancing: a start for the fit.
+const ROUNDS: usize = 2;
 /// A mean square below this is a constant row or column (numbers are of order 1).
 const FLAT: f32 = 1e-20;
-/// Rounds to an integer in the low bits, as in `score`.
-const ROUND: f32 = 12_582_912.0;
-
-/// How far one range lies within the one before, as a part of the largest magnitude: wide cells gain from cutting
-/// rare large numbers off, narrow ones do not.
-const fn range_step(bits: usize) -> f32 {
-    match bits {
-        2 => 0.055,
-        3 => 0.045,
-        4 => 0.03,
-        5 => 0.02,
-        _ => 0.01,
-    }
-}
 
 pub(super) fn encode(
     planes: &Planes,
@@ -64,7 +51,7 @@ pub(super) fn encode(
     }
     let scale = f32::from_bits(max.to_bits() & 0x7F80_0000);
     page[..4].copy_from_slice(&scale.to_le_bytes());
-    let numbers = take(&mut scratch.page, 2 * PAGE * dim + 3 * dim);
+    let numbers = take(&mut scratch.page, 2 * PAGE * dim + 5 * dim);
     let (y, rest) = numbers.split_at_mut(PAGE * dim);
     let (u, columns) = rest.split_at_mut(PAGE * dim);
     let inverse = 1.0 / scale; // exact: both are powers of two
@@ -80,12 +67,11 @@ pub(super) fn encode(
     }
     let codes = take(&mut scratch.codes, PAGE * dim);
     let (header, bytes) = page.split_at_mut(planes_at(dim));
-    let fit = match side {
-        Side::Values => Fit::LeastSquares,
-        Side::Keys if planes.bits == 2 => Fit::None,
-        Side::Keys => Fit::Length,
+    let last = match side {
+        Side::Keys if planes.bits > 2 => TokenFit::Length,
+        _ => TokenFit::LeastSquares,
     };
-    dispatch(isa, Balance { bits: planes.bits, fit, y, u, columns, codes, header });
+    dispatch(isa, Balance { bits: planes.bits, last, y, u, columns, codes, header });
     let (words, shape) = match side {
         Side::Keys => (codes.as_chunks::<4>().0, [PAGE, dim]),
         Side::Values => {
@@ -122,23 +108,16 @@ impl Kernel for Largest<'_> {
     }
 }
 
-/// How the tokens' scales are fitted to their codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fit {
-    None,
-    Length,
-    LeastSquares,
-}
-
-/// Steps 3 to 6.
+/// Steps 3 to 7.
 struct Balance<'a> {
     bits: usize,
-    fit: Fit,
+    /// How tokens are fitted in the end.
+    last: TokenFit,
     /// `[PAGE][dim]`, rotated.
     y: &'a mut [f32],
     /// As large.
     u: &'a mut [f32],
-    /// `[3][dim]`.
+    /// `[5][dim]`.
     columns: &'a mut [f32],
     codes: &'a mut [u8],
     header: &'a mut [u8],
@@ -147,10 +126,9 @@ struct Balance<'a> {
 impl PlaneKernel for Balance<'_> {
     #[inline(always)]
     fn run<P: PlaneOps>(self, p: P) {
-        let Self { bits, fit, y, u, columns, codes, header } = self;
-        let dim = columns.len() / 3;
-        let (first, rest) = columns.split_at_mut(dim);
-        let (second, third) = rest.split_at_mut(dim);
+        let Self { bits, last, y, u, columns, codes, header } = self;
+        let dim = columns.len() / 5;
+        let (first, buffers) = columns.split_at_mut(dim);
         let (channels, rest) = header[HEADER..].split_at_mut(2 * dim);
         let (centres, tokens) = rest.split_at_mut(2 * dim);
 
@@ -178,48 +156,34 @@ impl PlaneKernel for Balance<'_> {
                 *weight = inverse_above(weighted_squares(p, y, first) / dim as f32);
             }
         }
-        let mut scales = by_token.map(|inverse| if inverse > 0.0 { (1.0 / inverse).sqrt() } else { 0.0 });
+        let mut scales = by_token.map(|weight| inverse(weight).sqrt());
         store(&mut scales, tokens, 1.0);
         for ((y, u), scale) in y.chunks_exact(dim).zip(u.chunks_exact_mut(dim)).zip(scales) {
-            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            let inverse = inverse(scale);
             for (u, y) in u.iter_mut().zip(y) {
                 *u = y * inverse;
             }
         }
 
-        choose_ranges(bits, u, first, second, third);
+        choose_ranges(bits, u, first, buffers);
         store(first, channels, 1.0);
-        for (inverse, half) in second.iter_mut().zip(&*first) {
-            *inverse = if *half > 0.0 { 0.5 / half } else { 0.0 };
+        let mut page = PageFit { bits, y, z: u, half: first, scales: &mut scales, codes };
+        page.code(buffers);
+        for _ in 0..REFITS {
+            page.fit_channels(centres, buffers);
+            store(page.half, channels, 1.0);
+            page.fit_tokens(p, TokenFit::LeastSquares);
+            store(page.scales, tokens, 1.0);
+            page.code(buffers);
         }
-        let (middle, last) = middle_and_last(bits);
-        for (codes, u) in codes.chunks_exact_mut(dim).zip(u.chunks_exact_mut(dim)) {
-            for (((code, u), inverse), half) in codes.iter_mut().zip(u).zip(&*second).zip(&*first) {
-                let cell = cell(*u * inverse, middle, last);
-                *code = (cell + ROUND).to_bits() as u8;
-                *u = half * (2.0 * cell - last);
-            }
-        }
-
-        if fit == Fit::None {
-            return;
-        }
-        for ((y, u), scale) in y.chunks_exact(dim).zip(u.chunks_exact(dim)).zip(&mut scales) {
-            let squares = dot(p, u, u);
-            if squares > FLAT {
-                *scale = match fit {
-                    Fit::LeastSquares => (dot(p, y, u) / squares).max(0.0),
-                    _ => (dot(p, y, y) / squares).sqrt(),
-                };
-            }
-        }
-        store(&mut scales, tokens, 1.0);
+        page.fit_tokens(p, last);
+        store(page.scales, tokens, 1.0);
     }
 }
 
 /// `x = f(x, y)`.
 #[inline(always)]
-fn add(x: &mut [f32], y: &[f32], f: impl Fn(f32, f32) -> f32) {
+pub(super) fn add(x: &mut [f32], y: &[f32], f: impl Fn(f32, f32) -> f32) {
     for (x, y) in x.iter_mut().zip(y) {
         *x = f(*x, *y);
     }
@@ -241,9 +205,10 @@ fn inverse_above(x: f32) -> f32 {
     if x > FLAT { 1.0 / x } else { 0.0 }
 }
 
+/// 1 / x, or 0 for what has none.
 #[inline(always)]
-fn dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
-    crate::codecs::matrix::dot(s, x, y)
+pub(super) fn inverse(x: f32) -> f32 {
+    if x > 0.0 { 1.0 / x } else { 0.0 }
 }
 
 /// The sum of `(x * x) * weight` by lanes and the tree.
@@ -255,53 +220,4 @@ fn weighted_squares<S: Simd>(s: S, x: &[f32], weight: &[f32]) -> f32 {
         sum = s.add(sum, s.mul(s.mul(v, v), s.load(w)));
     }
     tree(s.lanes(sum))
-}
-
-/// Half the number of codes, less the half that rounding adds; and the last code.
-#[inline(always)]
-fn middle_and_last(bits: usize) -> (f32, f32) {
-    ((1u32 << (bits - 1)) as f32 - 0.5, ((1u32 << bits) - 1) as f32)
-}
-
-/// The code, as a float, of a number in steps.
-#[inline(always)]
-fn cell(steps: f32, middle: f32, last: f32) -> f32 {
-    let clamped = (steps + middle).max(0.0).min(last);
-    (clamped + ROUND) - ROUND
-}
-
-/// Step 5: `best` becomes half a step of every channel. `largest` and `error` are overwritten.
-#[inline(always)]
-fn choose_ranges(bits: usize, u: &[f32], best: &mut [f32], largest: &mut [f32], error: &mut [f32]) {
-    let dim = best.len();
-    let (middle, last) = middle_and_last(bits);
-    largest.fill(0.0);
-    for u in u.chunks_exact(dim) {
-        add(largest, u, |max, u| if u.abs() > max { u.abs() } else { max });
-    }
-    error.fill(f32::INFINITY);
-    let cells = (1u32 << bits) as f32;
-    let columns = best.as_chunks_mut::<LANES>().0.iter_mut().zip(largest.as_chunks::<LANES>().0);
-    for (i, ((best, largest), error)) in columns.zip(error.as_chunks_mut::<LANES>().0).enumerate() {
-        for range in 0..RANGES {
-            let factor = (1.0 - range as f32 * range_step(bits)) / cells;
-            let half = largest.map(|x| x * factor);
-            let inverse = half.map(|half| if half > 0.0 { 0.5 / half } else { 0.0 });
-            let mut sum = [0f32; LANES];
-            for u in u.chunks_exact(dim) {
-                let u = &u.as_chunks::<LANES>().0[i];
-                for l in 0..LANES {
-                    let cell = cell(u[l] * inverse[l], middle, last);
-                    let off = u[l] - half[l] * (2.0 * cell - last);
-                    sum[l] += off * off;
-                }
-            }
-            for l in 0..LANES {
-                if sum[l] < error[l] {
-                    (error[l], best[l]) = (sum[l], half[l]);
-                }
-            }
-        }
-        // a constant channel
-    }
 }

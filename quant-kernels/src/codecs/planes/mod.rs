@@ -37,6 +37,7 @@
 
 mod dots;
 mod encode;
+mod fit;
 mod score;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
