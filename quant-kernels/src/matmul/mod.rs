@@ -4,7 +4,7 @@ mod experts;
 mod tile;
 
 pub use experts::{ExpertProjection, Routes, combine_experts};
-pub(crate) use tile::Shared;
+pub(crate) use tile::{Arranged, Shared};
 pub use tile::{Scratch, Tile};
 
 use crate::activations::{ActKind, Acts, Input, RowNorm, norm_scales};
