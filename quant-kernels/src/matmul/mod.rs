@@ -4,7 +4,9 @@ mod experts;
 mod tile;
 
 pub use experts::{ExpertProjection, Routes, combine_experts};
-pub(crate) use tile::{Arranged, Shared};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use tile::Arranged;
+pub(crate) use tile::Shared;
 pub use tile::{Scratch, Tile};
 
 use crate::activations::{ActKind, Acts, Input, RowNorm, norm_scales};

@@ -1,6 +1,7 @@
 //! A tile: some rows of a weight times all tokens of the activations, and where the results go.
 
 use crate::activations::Acts;
+#[cfg(target_arch = "x86_64")]
 use std::any::TypeId;
 use std::marker::PhantomData;
 
@@ -42,10 +43,12 @@ pub struct Scratch {
     /// Accumulators of a tile.
     pub acc: Vec<f32>,
     /// Activations of few tokens in the order of a kernel.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) arranged: Arranged,
 }
 
 /// Activations in the order of one kernel, kept for the next tiles that meet the same.
+#[cfg(target_arch = "x86_64")]
 #[derive(Debug, Default)]
 pub(crate) struct Arranged {
     /// Whose they are: [`Acts::stamp`] and the kernel.
@@ -53,6 +56,7 @@ pub(crate) struct Arranged {
     bytes: Vec<u8>,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Arranged {
     /// `len` bytes from a cache line's beginning on, as `fill` left them for the kernel `K` and these activations.
     pub(crate) fn get<K: 'static>(&mut self, stamp: u64, len: usize, fill: impl FnOnce(&mut [u8])) -> &[u8] {

@@ -3,9 +3,7 @@
 //! For one token the signs go to the activations, whose codes are at least -127; a panel has the signed values plus an
 //! offset.
 
-use super::linear::{
-    Linear, Terms, X, add_products, four_blocks, fours_apart, load, request, scales, sixteen_blocks,
-};
+use super::linear::{Linear, Terms, X, four_blocks, load, request_now, scales, sixteen_blocks};
 use super::load::{Rows, low_f16};
 use super::panel::{self, Format, Panel, Steps};
 use super::rows::{self, Coded};
@@ -116,43 +114,39 @@ impl<G: Grid + 'static> Linear for Signed<G> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let quads = fours_apart(|i| {
+        // Loops, not closures for each turn: unrolled, decoding would run out of registers.
+        let mut quads = [[zero; T]; 4];
+        for i in 0..4 {
             let w = w.wrapping_add(4 * G::BYTES * i);
-            // Two blocks, the first of which is `k`.
-            let pair = |k: usize| {
+            let mut dots = [[zero; T]; 4];
+            for k in [0, 2] {
                 let blocks = [w.wrapping_add(G::BYTES * k), w.wrapping_add(G::BYTES * (k + 1))];
                 // SAFETY: two of the 16 blocks.
                 let (magnitudes, signs) = unsafe { G::decode(blocks) };
-                [0, 1].map(|b| {
+                for b in 0..2 {
+                    request_now(blocks[b], G::BYTES);
                     // SAFETY: one of the blocks.
                     let scales = unsafe { [G::scales(blocks[b], 0), G::scales(blocks[b], 1)] };
-                    let mut dots = [zero; T];
+                    let mut sum = [zero; T];
                     for t in 0..T {
                         let mut sums = [zero; 4];
                         for r in 0..4 {
                             // SAFETY: 64 activations of this block.
                             let x = unsafe { load(x.part(0, t).add(256 * (4 * i + k + b) + 64 * r)) };
-                            let x = if t == 0 {
-                                let from = (4 * (k + b) + r) * G::BYTES;
-                                request(w, from / 4, (from + G::BYTES) / 4, x)
-                            } else {
-                                x
-                            };
                             let x = _mm512_mask_sub_epi8(x, signs[b][r], zero, x);
                             sums[r] = _mm512_dpbusd_epi32(zero, magnitudes[b][r], x);
                         }
                         for p in 0..2 {
                             // Sums of four products fit i16 (4 * 62 * 127).
                             let pair = _mm512_packs_epi32(sums[2 * p], sums[2 * p + 1]);
-                            dots[t] = add_products(dots[t], pair, scales[p]);
+                            sum[t] = _mm512_dpwssd_epi32(sum[t], pair, scales[p]);
                         }
                     }
-                    dots
-                })
-            };
-            let pairs = [pair(0), pair(2)];
-            four_blocks(|k| pairs[k / 2][k % 2])
-        });
+                    dots[k + b] = sum;
+                }
+            }
+            quads[i] = four_blocks(|k| dots[k]);
+        }
         // SAFETY: 16 blocks.
         let d = _mm512_mul_ps(unsafe { G::d(w) }, _mm512_set1_ps(G::FACTOR));
         let mut terms = [[_mm512_setzero_ps(); 2]; T];

@@ -363,6 +363,15 @@ pub(super) fn request(p: *const u8, from: usize, to: usize, codes: __m512i) -> _
     codes
 }
 
+/// [`request`] of the `bytes` bytes after `p` for kernels in loops, which the compiler leaves as they are.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn request_now(p: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD + line).cast());
+    }
+}
+
 /// `vpdpwssd`: adds products of pairs of words. It stays where it is written: the compiler would make all sums of four
 /// products first and run out of registers.
 #[inline]

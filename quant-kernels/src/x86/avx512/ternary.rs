@@ -7,9 +7,7 @@
 //! For one token the products are those of the digits, and c meets the sums of activations.
 
 use super::codebook::{Book, by_blocks, spread_eights};
-use super::linear::{
-    Linear, Terms, X, add_products, four_blocks, fours, fours_apart, load, request, sixteen_blocks,
-};
+use super::linear::{Linear, Terms, X, four_blocks, load, request_now, sixteen_blocks};
 use super::load::Rows;
 use super::panel::{self, Format, Panel, Steps};
 use super::rows::{self, Coded};
@@ -179,49 +177,45 @@ impl<S: Shifted + 'static> Linear for Ternary<S> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let quads = fours_apart(|i| {
+        // Loops, not closures for each turn: unrolled, decoding would run out of registers.
+        let mut quads = [[zero; T]; 4];
+        for i in 0..4 {
             let w = w.wrapping_add(4 * S::BYTES * i);
-            let blocks = fours(|k| w.wrapping_add(S::BYTES * k));
+            let block = |k: usize| w.wrapping_add(S::BYTES * k);
             // SAFETY: four of the 16 blocks; both pairs share the loads of the codebook.
-            let words = unsafe { entries::<S, 2>([[blocks[0], blocks[1]], [blocks[2], blocks[3]]]) };
-            let pair = |pair: usize| {
+            let words = unsafe { entries::<S, 2>([[block(0), block(1)], [block(2), block(3)]]) };
+            let mut dots = [[zero; T]; 4];
+            for pair in 0..2 {
                 let digits = by_blocks(spread_eights(words[pair], 0));
-                [0, 1].map(|b| {
+                for b in 0..2 {
                     let k = 2 * pair + b;
+                    request_now(block(k), S::BYTES);
                     // SAFETY: one of the blocks.
-                    let (offsets, scales) = unsafe {
-                        (S::offsets(blocks[k]), [S::scales(blocks[k], 0), S::scales(blocks[k], 1)])
-                    };
-                    let digits = digits[b].map(|digits| _mm512_and_si512(digits, _mm512_set1_epi8(3)));
-                    let mut dots = [zero; T];
+                    let (offsets, scales) =
+                        unsafe { (S::offsets(block(k)), [S::scales(block(k), 0), S::scales(block(k), 1)]) };
+                    let mut sum = [zero; T];
                     for t in 0..T {
-                        let mut sums = [zero; 4];
-                        for r in 0..4 {
-                            // SAFETY: 64 activations of this block.
-                            let x = unsafe { load(x.part(0, t).add(256 * (4 * i + k) + 64 * r)) };
-                            let x = if t == 0 {
-                                let from = (4 * k + r) * S::BYTES;
-                                request(w, from / 4, (from + S::BYTES) / 4, x)
-                            } else {
-                                x
-                            };
-                            sums[r] = _mm512_dpbusd_epi32(zero, digits[r], x);
-                        }
                         // SAFETY: the sums of this block's activations.
                         let shifted = unsafe { load(x.part(1, t).add(64 * (4 * i + k))) };
-                        dots[t] = _mm512_dpwssd_epi32(zero, offsets, shifted);
+                        sum[t] = _mm512_dpwssd_epi32(zero, offsets, shifted);
+                        let mut sums = [zero; 4];
+                        for r in 0..4 {
+                            let digits = _mm512_and_si512(digits[b][r], _mm512_set1_epi8(3));
+                            // SAFETY: 64 activations of this block.
+                            let x = unsafe { load(x.part(0, t).add(256 * (4 * i + k) + 64 * r)) };
+                            sums[r] = _mm512_dpbusd_epi32(zero, digits, x);
+                        }
                         for p in 0..2 {
                             // Sums of four products fit i16 (4 * 2 * 127).
                             let packed = _mm512_packs_epi32(sums[2 * p], sums[2 * p + 1]);
-                            dots[t] = add_products(dots[t], packed, scales[p]);
+                            sum[t] = _mm512_dpwssd_epi32(sum[t], packed, scales[p]);
                         }
                     }
-                    dots
-                })
-            };
-            let pairs = [pair(0), pair(1)];
-            four_blocks(|k| pairs[k / 2][k % 2])
-        });
+                    dots[k] = sum;
+                }
+            }
+            quads[i] = four_blocks(|k| dots[k]);
+        }
         // SAFETY: 16 blocks.
         let d = unsafe { S::d(w) };
         let mut terms = [[_mm512_setzero_ps(); 2]; T];
