@@ -2,8 +2,8 @@
 
 use crate::{output, source};
 use quant_gguf::{Gguf, TensorInfo, Value};
+use quant_kvcache::{KvCache, PAGE, Policy};
 use quant_models::{Decoder, ModelInfo};
-use quant_runtime::KvType;
 use quant_tokenizer::Tokenizer;
 use serde_json::{Map, json};
 use std::collections::BTreeMap;
@@ -24,6 +24,9 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Whose bytes per token are told.
+const KV_POLICIES: [&str; 4] = ["f32", "f16", "auto", "4"];
 
 /// Arrays in the metadata are shown up to here.
 const TEXT_ENTRIES: usize = 4;
@@ -102,8 +105,10 @@ impl Report<'_> {
                 line("architecture", format!("{arch}: supported"));
                 line("shape", shape(info));
                 line("context", format!("{} tokens", info.context_length));
-                let kv = [KvType::F16, KvType::F32]
-                    .map(|kv| format!("{} at {}", output::bytes(kv_bytes(decoder, kv)), kv.name()));
+                let kv: Vec<String> = KV_POLICIES
+                    .iter()
+                    .filter_map(|kv| Some(format!("{} at {kv}", output::bytes(kv_bytes(decoder, kv)?))))
+                    .collect();
                 line("KV cache", format!("{} per token", kv.join(", ")));
                 line("decode reads", format!("{} of weights per token", output::bytes(info.bytes_per_token)));
             }
@@ -219,6 +224,7 @@ fn shape(info: &ModelInfo) -> String {
 
 fn model_json(decoder: &Decoder) -> serde_json::Value {
     let info = decoder.info();
+    let kv: Map<_, _> = KV_POLICIES.iter().map(|&kv| (kv.to_owned(), json!(kv_bytes(decoder, kv)))).collect();
     json!({
         "supported": true,
         "layers": info.n_layers,
@@ -231,7 +237,7 @@ fn model_json(decoder: &Decoder) -> serde_json::Value {
         "context": info.context_length,
         "parameters": info.parameters,
         "weights_bytes_per_token": info.bytes_per_token,
-        "kv_bytes_per_token": { "f16": kv_bytes(decoder, KvType::F16), "f32": kv_bytes(decoder, KvType::F32) },
+        "kv_bytes_per_token": kv,
     })
 }
 
@@ -249,10 +255,11 @@ fn tokenizer_text(tokenizer: &Tokenizer) -> String {
     format!("{kind}: supported; {tokens} tokens, begin {begin}, end {}", list(tokenizer.stop_tokens()))
 }
 
-fn kv_bytes(decoder: &Decoder, kv: KvType) -> u64 {
-    let values =
-        |layer: &quant_kvcache::LayerShape| layer.kv_heads as u64 * (layer.key_dim + layer.value_dim) as u64;
-    decoder.kv_layout().iter().map(values).sum::<u64>() * kv.bytes() as u64
+/// Bytes of a token in the KV cache, in the end; `None` if the policy has no form for the model's heads.
+fn kv_bytes(decoder: &Decoder, policy: &str) -> Option<u64> {
+    let policy: Policy = policy.parse().ok()?;
+    let cache = KvCache::new(decoder.kv_layout(), policy, 0).ok()?;
+    Some(cache.page_bytes().div_ceil(PAGE) as u64)
 }
 
 fn type_name(tensor: &TensorInfo<'_>) -> String {

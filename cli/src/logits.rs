@@ -2,13 +2,13 @@
 
 use crate::engine_args::EngineArgs;
 use crate::progress::Progress;
-use crate::source;
+use crate::{source, text_input};
 use anyhow::Context;
 use quant_runtime::{Engine, LogitsWanted, Model};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Which positions get a row.
@@ -49,7 +49,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut options = args.engine.options(args.threads)?;
     options.chunk = args.chunk as usize;
-    let tokens = read_tokens(&args.tokens)?;
+    let tokens = text_input::read_tokens(&args.tokens)?;
     let model = Model::from_gguf(source::open(Some(&args.model))?)?;
     let mut engine = Engine::new(&model, &options)?;
 
@@ -69,16 +69,4 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })?;
     written.and_then(|()| out.flush()).with_context(cannot_write)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn read_tokens(path: &Path) -> anyhow::Result<Vec<u32>> {
-    let name = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("can't read {name}"))?;
-    let tokens = text.split_whitespace().enumerate().map(|(i, word)| {
-        let what = || format!("{name}: entry {} is {word:?}, not a token id", i + 1);
-        word.parse().with_context(what)
-    });
-    let tokens = tokens.collect::<anyhow::Result<Vec<u32>>>()?;
-    anyhow::ensure!(!tokens.is_empty(), "{name} holds no token ids");
-    Ok(tokens)
 }

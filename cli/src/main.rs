@@ -6,9 +6,13 @@ mod bench;
 mod engine_args;
 mod failure;
 mod inspect;
+mod kv_table;
 mod logits;
 mod output;
+mod perplexity;
+mod plot;
 mod progress;
+mod quality_args;
 mod run;
 mod sampling_args;
 mod source;
@@ -25,6 +29,8 @@ Examples:
   quant run model.gguf -f notes.txt --temp 0    always the most likely token
   quant inspect model.gguf --tensors            what is in a file
   quant bench model.gguf -d 0,4096              how fast it is
+  quant perplexity model.gguf -f text.txt       how well it predicts a text
+  quant kv-table model.gguf -f text.txt         what compressed KV caches cost in quality
 
 Exit codes:
   0    done (also when the reader of a pipe went away)
@@ -54,6 +60,8 @@ enum Command {
     Tokenize(tokenize::Args),
     Logits(logits::Args),
     Bench(bench::Args),
+    Perplexity(perplexity::Args),
+    KvTable(kv_table::Args),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +81,8 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
+        Command::KvTable(args) => kv_table::run(&args),
     });
     result.unwrap_or_else(|error| failure::report(&error))
 }

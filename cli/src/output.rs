@@ -11,6 +11,13 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("can't write to standard output")
 }
 
+/// Something worth knowing, on standard error.
+pub fn note(text: &str) {
+    let bold = anstyle::Style::new().bold();
+    // Who closed standard error does not want to know.
+    let _ = writeln!(anstream::stderr(), "{bold}note:{bold:#} {text}");
+}
+
 /// Writes one JSON value and a line end to standard output.
 pub fn print_json(value: &Value) -> anyhow::Result<()> {
     print(&format!("{value:#}\n"))

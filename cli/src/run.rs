@@ -8,7 +8,7 @@ use crate::text_input::TextInput;
 use crate::{output, source};
 use anyhow::Context;
 use quant_runtime::{
-    Engine, Event, Finish, FinishReason, GenerateOptions, Generation, Model, SamplerConfig, Stats,
+    Binding, Engine, Event, Finish, FinishReason, GenerateOptions, Generation, Model, SamplerConfig, Stats,
 };
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};
@@ -49,6 +49,15 @@ pub struct Args {
     /// One JSON object on standard output, at the end, in place of the text and the last line.
     #[arg(long)]
     json: bool,
+    /// Go on with a session that --save wrote; the prompt, if there is one, is put behind its text.
+    #[arg(long, value_name = "FILE")]
+    load: Option<PathBuf>,
+    /// Save the session: its tokens and the KV cache. It loads with the same model and KV policy only.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// With --save or --load: compare every byte of the model, not samples of it.
+    #[arg(long)]
+    verify: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -65,13 +74,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Wrong sampler flags are found before a large file is opened.
     args.sampling.over(SamplerConfig::default())?;
     let given = args.input.read()?;
-    let prompt = given.as_deref().unwrap_or(PROMPT);
+    let prompt = given.as_deref().unwrap_or(if args.load.is_some() { "" } else { PROMPT });
 
     let model = Model::from_gguf(source::open(args.model.as_ref())?)?;
     let sampler = args.sampling.over(model.sampler_defaults()?)?;
     let seed = sampler.seed;
-    let tokens = model.tokenizer()?.encode(prompt, true, args.parse_special);
+    let tokens = model.tokenizer()?.encode(prompt, args.load.is_none(), args.parse_special);
     let mut engine = Engine::new(&model, &options)?;
+    let binding = if args.verify { Binding::Verified } else { Binding::Sampled };
+    let session = match &args.load {
+        Some(path) => engine.load(path, binding)?,
+        None => engine.open(),
+    };
+    engine.append(session, &tokens)?;
     let request = GenerateOptions {
         sampler,
         max_tokens: Some(args.tokens.unwrap_or(TOKENS) as usize),
@@ -79,12 +94,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ignore_end: args.ignore_end,
         ..GenerateOptions::default()
     };
-    let generation = engine.generate(&tokens, &request)?;
+    let generation = engine.resume(session, &request)?;
     let mut text = Text::new(args.json);
     if given.is_none() || io::stdout().is_terminal() {
         text.prompt(prompt)?;
     }
     let finish = stream(generation, &interrupted, &mut text)?;
+    if let Some(path) = &args.save {
+        engine.save(session, path, binding)?;
+    }
     if args.json {
         output::print_json(&json!({
             "model": source::name(args.model.as_ref()),
@@ -184,7 +202,7 @@ fn last_line(seed: u64, finish: &Finish) {
         format!("text {} tokens, {} tokens/s", stats.generated_tokens, output::digits(stats.decode_rate())),
     ];
     parts.extend(stats.first_token.map(|time| format!("first token {}", output::duration(time))));
-    let kv = output::bytes(stats.kv_bytes as u64);
+    let kv = kv_text(stats);
     parts.push(match peak_memory() {
         Some(peak) => format!("memory {} (KV cache {kv})", output::bytes(peak)),
         None => format!("KV cache {kv}"),
@@ -203,6 +221,15 @@ fn last_line(seed: u64, finish: &Finish) {
     let _ = writeln!(anstream::stderr(), "{dim}{}{dim:#}", parts.join("; "));
 }
 
+/// `1.20 MiB, 36% of f16`.
+fn kv_text(stats: &Stats) -> String {
+    let bytes = output::bytes(stats.kv_bytes as u64);
+    match stats.kv_f16_bytes {
+        0 => bytes,
+        f16 => format!("{bytes}, {:.0}% of f16", 100.0 * stats.kv_bytes as f64 / f16 as f64),
+    }
+}
+
 fn stats_json(stats: &Stats) -> serde_json::Value {
     json!({
         "prompt_tokens": stats.prompt_tokens,
@@ -213,6 +240,8 @@ fn stats_json(stats: &Stats) -> serde_json::Value {
         "decode_tokens_per_second": stats.decode_rate(),
         "first_token_seconds": stats.first_token.map(|time| time.as_secs_f64()),
         "kv_bytes": stats.kv_bytes,
+        "kv_peak_bytes": stats.kv_peak_bytes,
+        "kv_f16_bytes": stats.kv_f16_bytes,
         "peak_memory_bytes": peak_memory(),
     })
 }

@@ -244,3 +244,27 @@ fn bench_measures() {
     let table = ok(&["bench", "-p", "16", "-n", "4", "--threads", "1", "-r", "2"]);
     assert!(table.contains("bundled demo") && table.contains("GB/s"), "{table}");
 }
+
+#[test]
+fn a_saved_session_goes_on_as_if_it_had_not_ended() {
+    let folder = Folder::new();
+    let file = &folder.path("story.kv")[..];
+    for kv in ["f16", "4"] {
+        let straight = json(&["run", "-n", "300", "--temp", "0", "--ignore-end", "--kv", kv, "--json"]);
+        let first = ["run", "-n", "200", "--temp", "0", "--ignore-end", "--kv", kv, "--json", "--save", file];
+        let mut tokens = json(&first)["tokens"].as_array().unwrap().clone();
+        let next = ["run", "-n", "100", "--temp", "0", "--ignore-end", "--kv", kv, "--json", "--load", file];
+        tokens.extend(json(&next)["tokens"].as_array().unwrap().clone());
+        assert_eq!(straight["tokens"].as_array().unwrap(), &tokens, "{kv}");
+    }
+    // The model is compared: by samples always, by every byte if both ask for it.
+    for (args, part) in [
+        (&["run", "--load", file, "--kv", "8"][..], "its KV cache is 4, this one is 8"),
+        (&["run", "--load", file, "--kv", "4", "--verify"], "saved without"),
+        (&["run", "--load", &model(), "--kv", "4"], "not a snapshot"),
+    ] {
+        let output = run(args);
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+}

@@ -98,6 +98,11 @@ impl Gguf {
         self.inner.parts.len()
     }
 
+    /// The bytes of each file, and how many of them come before the data of tensors: header, metadata, tensor table.
+    pub fn parts(&self) -> impl Iterator<Item = (&Bytes, usize)> {
+        self.inner.parts.iter().map(|part| (&part.bytes, part.tables_len()))
+    }
+
     /// Keys and values, in the order of the file.
     pub fn metadata(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
         self.inner

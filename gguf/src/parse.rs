@@ -105,6 +105,12 @@ impl Part {
         Ok(part)
     }
 
+    /// Bytes before the first tensor's data.
+    pub(crate) fn tables_len(&self) -> usize {
+        let first = self.tensors.iter().map(|tensor| tensor.offset).min();
+        first.and_then(|offset| usize::try_from(offset).ok()).unwrap_or(usize::MAX).min(self.bytes.len())
+    }
+
     /// The key of an entry.
     pub(crate) fn key(&self, entry: &Entry) -> &str {
         self.names.get(entry.key.clone()).unwrap_or_default()

@@ -1,11 +1,12 @@
-//! Sequences: tables of pages, with forks, appends in two steps (reserve and write, then commit) and rewinding.
+//! The cache: sequences that grow in two steps (reserve and write, then commit), fork and rewind.
 
-use crate::layout::Layout;
-use crate::pool::{PageData, PageId, Pool};
-use crate::{Error, Half, KvType, LayerShape, PAGE};
-use quant_kernels::Isa;
-use quant_kernels::attention::KvPage;
-use quant_kernels::store_f16::store_f16;
+use crate::arena::Arena;
+use crate::layout::{Layer, Layout};
+use crate::pages::Pages;
+use crate::prefixes::Prefixes;
+use crate::seal::Sealer;
+use crate::sequence::{Sequence, Table};
+use crate::{Error, PAGE, Policy};
 
 /// Names a sequence of one cache. An id that was released never names another sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,60 +15,70 @@ pub struct SequenceId {
     generation: u32,
 }
 
-/// Memory of a cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stats {
-    /// Sequences that live.
-    pub sequences: usize,
-    /// Bytes of pages that sequences hold, shared pages counted once.
-    pub used_bytes: usize,
-    /// Bytes of all pages that were ever needed at once; free ones are kept for reuse.
-    pub allocated_bytes: usize,
-    /// The most that `used_bytes` and `allocated_bytes` may be.
-    pub budget_bytes: usize,
-}
-
 #[derive(Debug, Default)]
 struct Slot {
     generation: u32,
     sequence: Option<Sequence>,
 }
 
-#[derive(Debug, Default, Clone)]
-struct Sequence {
-    len: usize,
-    pages: Vec<PageId>,
-}
-
 /// The keys and values of many sequences.
 #[derive(Debug)]
 pub struct KvCache {
-    ty: KvType,
-    layout: Layout,
-    pool: Pool,
+    policy: Policy,
+    pub(crate) layout: Layout,
+    pub(crate) arena: Arena,
+    /// By group.
+    pub(crate) pages: Vec<Pages>,
+    pub(crate) sealer: Sealer,
+    pub(crate) prefixes: Prefixes,
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Blocks that a reserve needs, by pool.
+    wanted: Vec<usize>,
+    pub(crate) peak: usize,
 }
 
 impl KvCache {
-    /// An empty cache for these layers. Pages are allocated as they are needed, `budget_bytes` at the most.
+    /// An empty cache for these layers. Memory is allocated as it is needed, `budget_bytes` at the most.
     ///
     /// # Errors
-    /// [`Error::LayoutTooLarge`] if a page of such layers can't exist.
-    pub fn new(layers: Vec<LayerShape>, ty: KvType, budget_bytes: usize) -> Result<Self, Error> {
-        let layout = Layout::new(&layers)?;
-        let pool = Pool::new(ty, layout.elements, budget_bytes);
-        Ok(Self { ty, layout, pool, slots: Vec::new(), free: Vec::new() })
+    /// [`Error::LayoutTooLarge`] if a page of such layers can't exist, [`Error::Codec`] if a codec of the policy has no
+    /// form for a head size, [`Error::PolicyParts`], [`Error::Source`].
+    pub fn new<L: Into<Layer>>(
+        layers: Vec<L>,
+        policy: impl Into<Policy>,
+        budget_bytes: usize,
+    ) -> Result<Self, Error> {
+        let policy = policy.into();
+        let layout = Layout::new(layers.into_iter().map(Into::into).collect(), &policy)?;
+        let mut arena = Arena::new(budget_bytes);
+        let mut pages = Vec::with_capacity(layout.groups.len());
+        for group in &layout.groups {
+            let pools = group.forms.iter().map(|form| arena.add_pool(form.bytes)).collect();
+            pages.push(Pages::new(pools, group.shapes.len()));
+        }
+        Ok(Self {
+            policy,
+            layout,
+            arena,
+            pages,
+            sealer: Sealer::default(),
+            prefixes: Prefixes::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            wanted: Vec::new(),
+            peak: 0,
+        })
     }
 
-    /// How elements are stored.
-    pub fn kv_type(&self) -> KvType {
-        self.ty
+    /// How keys and values are kept.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
-    /// The shape of a layer.
-    pub fn layer(&self, layer: usize) -> Option<LayerShape> {
-        self.layout.layers.get(layer).map(|place| place.shape)
+    /// What a layer remembers.
+    pub fn layer(&self, layer: usize) -> Option<&Layer> {
+        self.layout.layers.get(layer)
     }
 
     /// Layers.
@@ -75,54 +86,41 @@ impl KvCache {
         self.layout.layers.len()
     }
 
-    /// Bytes of a page: [`PAGE`] positions of all layers.
-    pub fn page_bytes(&self) -> usize {
-        self.pool.page_bytes()
-    }
-
-    /// Memory in use.
-    pub fn stats(&self) -> Stats {
-        Stats {
-            sequences: self.slots.len() - self.free.len(),
-            used_bytes: self.pool.used() * self.pool.page_bytes(),
-            allocated_bytes: self.pool.allocated() * self.pool.page_bytes(),
-            budget_bytes: self.pool.budget(),
-        }
-    }
-
     /// A new, empty sequence. It takes no page until something is reserved.
     pub fn create(&mut self) -> SequenceId {
-        self.insert(Sequence::default())
+        let tables = vec![Table::default(); self.pages.len()];
+        self.insert(Sequence { len: 0, tables })
     }
 
-    /// A sequence with the same past, sharing its pages. Positions that are not committed are not inherited.
+    /// A sequence with the same past, sharing its pages: nothing is copied but the table. Positions that are not
+    /// committed are not inherited.
     ///
     /// # Errors
     /// [`Error::UnknownSequence`].
     pub fn fork(&mut self, id: SequenceId) -> Result<SequenceId, Error> {
-        let parent = self.sequence(id)?;
+        let Self { slots, pages, .. } = self;
+        let parent = sequence_mut(slots, id)?;
         let len = parent.len;
-        let pages = parent.pages[..len.div_ceil(PAGE)].to_vec();
-        for &page in &pages {
-            self.pool.share(page);
-        }
-        Ok(self.insert(Sequence { len, pages }))
+        let tables =
+            parent.tables.iter_mut().zip(pages).map(|(table, pages)| table.fork(pages, len)).collect();
+        Ok(self.insert(Sequence { len, tables }))
     }
 
-    /// Forgets a sequence; pages that no other sequence shares are free at once.
+    /// Forgets a sequence; pages that no other sequence holds are free at once.
     ///
     /// # Errors
     /// [`Error::UnknownSequence`].
     pub fn release(&mut self, id: SequenceId) -> Result<(), Error> {
-        let slot = self.slot_mut(id)?;
+        sequence_mut(&mut self.slots, id)?;
+        let slot = &mut self.slots[id.index as usize];
         let sequence = slot.sequence.take().unwrap_or_default();
         // An id is never given twice: a slot whose generations are used up is retired.
         if let Some(generation) = slot.generation.checked_add(1) {
             slot.generation = generation;
             self.free.push(id.index);
         }
-        for page in sequence.pages {
-            self.pool.release(page);
+        for (table, pages) in sequence.tables.into_iter().zip(&mut self.pages) {
+            table.release(pages, &mut self.arena);
         }
         Ok(())
     }
@@ -135,162 +133,105 @@ impl KvCache {
         Ok(self.sequence(id)?.len)
     }
 
-    /// Makes the next `count` positions writable: allocates pages, and copies the last one if a fork shares it.
-    /// Either all of it happens or nothing.
+    /// Makes the next `count` positions writable: takes pages and the blocks that earlier pages are sealed into, and
+    /// copies the last page if a fork shares it. Prefixes that no sequence holds make room. Either all of it happens or
+    /// nothing.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if the budget does not hold the pages; [`Error::UnknownSequence`].
+    /// [`Error::OutOfMemory`] if the budget does not hold it; [`Error::UnknownSequence`].
     pub fn reserve(&mut self, id: SequenceId, count: usize) -> Result<(), Error> {
-        let sequence = self.sequence(id)?;
-        if count == 0 {
+        loop {
+            match self.try_reserve(id, count) {
+                Err(Error::OutOfMemory { .. }) if self.evict() => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn try_reserve(&mut self, id: SequenceId, count: usize) -> Result<(), Error> {
+        let Self { slots, layout, arena, pages, wanted, peak, .. } = self;
+        let sequence = sequence_mut(slots, id)?;
+        let len = sequence.len;
+        let positions = len.checked_add(count).ok_or(Error::TooManyPositions { positions: usize::MAX })?;
+        let Some(last) = positions.checked_sub(1).map(|last| last / PAGE).filter(|_| count > 0) else {
+            return Ok(());
+        };
+        if sequence.tables.iter().all(|table| table.is_reserved(last)) {
             return Ok(());
         }
-        let (len, have) = (sequence.len, sequence.pages.len());
-        let positions = len.checked_add(count).ok_or(Error::TooManyPositions { positions: usize::MAX })?;
-        // Pages past the last committed position are never shared: forks take committed pages only.
-        let tail = (!len.is_multiple_of(PAGE)).then(|| (len / PAGE, sequence.pages[len / PAGE]));
-        let copied = tail.filter(|&(_, page)| self.pool.is_shared(page));
-        let missing = positions.div_ceil(PAGE).saturating_sub(have);
-        self.pool.check(missing + usize::from(copied.is_some()))?;
-
-        let copied = copied.map(|(index, page)| {
-            let own = self.pool.copy(page);
-            self.pool.release(page);
-            (index, own)
-        });
-        let new: Vec<PageId> = (0..missing).map(|_| self.pool.take()).collect();
-        let sequence = self.sequence_mut(id)?;
-        if let Some((index, page)) = copied {
-            sequence.pages[index] = page;
+        // Far too many are refused before they are counted page by page.
+        let smallest = layout.groups.iter().map(|group| group.forms[0].bytes).min().unwrap_or(0);
+        let (more, budget) = ((last - len / PAGE).saturating_mul(smallest), arena.budget());
+        if more > budget {
+            let available = budget.saturating_sub(arena.used_in_all());
+            return Err(Error::OutOfMemory { needed: more, available, budget });
         }
-        sequence.pages.extend(new);
+        wanted.clear();
+        wanted.resize(layout.groups.iter().map(|group| group.forms.len()).sum(), 0);
+        for ((table, group), pages) in sequence.tables.iter().zip(&layout.groups).zip(&*pages) {
+            table.count(&group.schedule, pages, len, last, wanted);
+        }
+        arena.ensure(wanted)?;
+        for ((table, group), pages) in sequence.tables.iter_mut().zip(&layout.groups).zip(pages) {
+            table.take(&group.schedule, pages, arena, len, last)?;
+        }
+        *peak = arena.used_in_all().max(*peak);
         Ok(())
     }
 
-    /// Stores one position of one layer: `keys` is `[kv_head][key_dim]`, `values` is `[kv_head][value_dim]`. `isa`
-    /// rounds to f16; every tier gives the same bits. NaN and infinity are stored as they are: the logits show them.
-    ///
-    /// # Errors
-    /// [`Error::NotReserved`] if the position is committed or not reserved, [`Error::Overflow`] if a value does
-    /// not fit in f16, [`Error::RowLength`], [`Error::NoSuchHead`], [`Error::UnknownSequence`].
-    pub fn write(
-        &mut self,
-        isa: Isa,
-        id: SequenceId,
-        layer: usize,
-        position: usize,
-        keys: &[f32],
-        values: &[f32],
-    ) -> Result<(), Error> {
-        let sequence = self.sequence(id)?;
-        let len = sequence.len;
-        let page = sequence
-            .pages
-            .get(position / PAGE)
-            .copied()
-            .filter(|&page| position >= len && !self.pool.is_shared(page))
-            .ok_or(Error::NotReserved { position, len })?;
-        let place = self.layout.layers.get(layer).ok_or(Error::NoSuchHead { layer, kv_head: 0 })?;
-        let shape = place.shape;
-        for (half, got, dim) in
-            [(Half::Key, keys.len(), shape.key_dim), (Half::Value, values.len(), shape.value_dim)]
-        {
-            let expected = shape.kv_heads * dim;
-            if got != expected {
-                return Err(Error::RowLength { layer, half, expected, got });
-            }
-        }
-        let data = self.pool.data_mut(page);
-        let row = position % PAGE;
-        for head in 0..shape.kv_heads {
-            for (half, place, from, dim) in [
-                (Half::Key, place.keys(head), keys, shape.key_dim),
-                (Half::Value, place.values(head), values, shape.value_dim),
-            ] {
-                let from = &from[head * dim..][..dim];
-                let to = place.start + row * dim;
-                match data {
-                    PageData::F16(data) => store_f16(isa, from, &mut data[to..][..dim])
-                        .map_err(|i| Error::Overflow { layer, position, half, value: from[i] })?,
-                    PageData::F32(data) => data[to..][..dim].copy_from_slice(from),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the next `count` positions part of the sequence, once all layers have been written.
+    /// Makes the next `count` positions part of the sequence, once all layers have been written, and lets go of what
+    /// no later query asks for.
     ///
     /// # Errors
     /// [`Error::CommitPastReserved`], [`Error::UnknownSequence`].
     pub fn commit(&mut self, id: SequenceId, count: usize) -> Result<(), Error> {
-        let sequence = self.sequence_mut(id)?;
-        let (len, capacity) = (sequence.len, sequence.pages.len() * PAGE);
-        sequence.len = len
+        let Self { slots, layout, arena, pages, .. } = self;
+        let sequence = sequence_mut(slots, id)?;
+        let (before, capacity) = (sequence.len, sequence.capacity());
+        let len = before
             .checked_add(count)
             .filter(|&len| len <= capacity)
-            .ok_or(Error::CommitPastReserved { count, len, capacity })?;
+            .ok_or(Error::CommitPastReserved { count, len: before, capacity })?;
+        sequence.len = len;
+        if len / PAGE > before / PAGE {
+            for ((table, group), pages) in sequence.tables.iter_mut().zip(&layout.groups).zip(pages) {
+                table.prune(&group.schedule, pages, arena, len);
+            }
+        }
         Ok(())
     }
 
-    /// Forgets the positions from `len` on, and what is reserved past them. Returns the length that could be
-    /// reached, from which an append gives what a straight run would have: the smaller of `len` and what there is.
+    /// Forgets the positions from `len` on, and what is reserved past them. Returns the length that could be reached:
+    /// the longest, `len` at the most, from which an append gives the bits of a straight run. That is `len` itself for
+    /// up to 128 positions taken back; further back it may be the page boundary before it, and with a window, with
+    /// tiers or with sliding layers less.
     ///
     /// # Errors
     /// [`Error::UnknownSequence`].
     pub fn rewind(&mut self, id: SequenceId, len: usize) -> Result<usize, Error> {
-        let sequence = self.sequence_mut(id)?;
-        sequence.len = sequence.len.min(len);
-        let reached = sequence.len;
-        let dropped = sequence.pages.split_off(reached.div_ceil(PAGE).min(sequence.pages.len()));
-        for page in dropped {
-            self.pool.release(page);
+        let Self { slots, layout, arena, pages, .. } = self;
+        let sequence = sequence_mut(slots, id)?;
+        let mut reached = sequence.len.min(len);
+        let can = |len: usize| {
+            let mut tables = sequence.tables.iter().zip(&layout.groups);
+            tables.all(|(table, group)| table.reaches(&group.schedule, len))
+        };
+        while reached > 0 && !can(reached) {
+            reached = (reached - 1) / PAGE * PAGE;
+        }
+        sequence.len = reached;
+        for ((table, group), pages) in sequence.tables.iter_mut().zip(&layout.groups).zip(pages) {
+            table.cut(&group.schedule, pages, arena, reached);
         }
         Ok(reached)
     }
 
-    /// Appends one head's pages to `keys` and `values`: those that hold the first `positions` positions,
-    /// committed or just written.
-    ///
-    /// # Errors
-    /// [`Error::NotReserved`] if the sequence has no such positions; [`Error::NoSuchHead`];
-    /// [`Error::UnknownSequence`].
-    pub fn pages<'a>(
-        &'a self,
-        id: SequenceId,
-        layer: usize,
-        kv_head: usize,
-        positions: usize,
-        keys: &mut Vec<KvPage<'a>>,
-        values: &mut Vec<KvPage<'a>>,
-    ) -> Result<(), Error> {
-        let sequence = self.sequence(id)?;
-        let place = self
-            .layout
-            .layers
-            .get(layer)
-            .filter(|place| kv_head < place.shape.kv_heads)
-            .ok_or(Error::NoSuchHead { layer, kv_head })?;
-        let pages = sequence
-            .pages
-            .get(..positions.div_ceil(PAGE))
-            .ok_or(Error::NotReserved { position: positions.saturating_sub(1), len: sequence.len })?;
-        for &page in pages {
-            let (k, v) = match self.pool.data(page) {
-                PageData::F16(data) => {
-                    (KvPage::F16(&data[place.keys(kv_head)]), KvPage::F16(&data[place.values(kv_head)]))
-                }
-                PageData::F32(data) => {
-                    (KvPage::F32(&data[place.keys(kv_head)]), KvPage::F32(&data[place.values(kv_head)]))
-                }
-            };
-            keys.push(k);
-            values.push(v);
-        }
-        Ok(())
+    /// Gives memory that no sequence uses back to the system.
+    pub fn trim(&mut self) {
+        self.arena.trim(&[]);
     }
 
-    fn insert(&mut self, sequence: Sequence) -> SequenceId {
+    pub(crate) fn insert(&mut self, sequence: Sequence) -> SequenceId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
@@ -300,7 +241,7 @@ impl KvCache {
         SequenceId { index, generation: slot.generation }
     }
 
-    fn sequence(&self, id: SequenceId) -> Result<&Sequence, Error> {
+    pub(crate) fn sequence(&self, id: SequenceId) -> Result<&Sequence, Error> {
         self.slots
             .get(id.index as usize)
             .filter(|slot| slot.generation == id.generation)
@@ -308,16 +249,17 @@ impl KvCache {
             .ok_or(unknown(id))
     }
 
-    fn slot_mut(&mut self, id: SequenceId) -> Result<&mut Slot, Error> {
-        self.slots
-            .get_mut(id.index as usize)
-            .filter(|slot| slot.generation == id.generation && slot.sequence.is_some())
-            .ok_or(unknown(id))
+    pub(crate) fn sequences(&self) -> impl Iterator<Item = &Sequence> {
+        self.slots.iter().filter_map(|slot| slot.sequence.as_ref())
     }
+}
 
-    fn sequence_mut(&mut self, id: SequenceId) -> Result<&mut Sequence, Error> {
-        self.slot_mut(id)?.sequence.as_mut().ok_or(unknown(id))
-    }
+fn sequence_mut(slots: &mut [Slot], id: SequenceId) -> Result<&mut Sequence, Error> {
+    slots
+        .get_mut(id.index as usize)
+        .filter(|slot| slot.generation == id.generation)
+        .and_then(|slot| slot.sequence.as_mut())
+        .ok_or(unknown(id))
 }
 
 fn unknown(id: SequenceId) -> Error {

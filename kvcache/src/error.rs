@@ -104,6 +104,108 @@ pub enum Error {
         /// Layers asked for.
         layers: usize,
     },
+    /// A text that is no policy.
+    #[error("KV policy, character {at}: {found:?} {problem}; allowed: {allowed}")]
+    Policy {
+        /// Where the part begins, counted from 1.
+        at: usize,
+        /// The part.
+        found: String,
+        /// What is wrong with it.
+        problem: &'static str,
+        /// What may stand there.
+        allowed: String,
+    },
+    /// Parts of a policy that do not fit together.
+    #[error("KV policy: {reason}")]
+    PolicyParts {
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// A codec of the policy that has no form for a layer.
+    #[error("layer {layer}: {half}s can't be kept in the codec {codec}: {source}")]
+    Codec {
+        /// The layer.
+        layer: usize,
+        /// Keys or values.
+        half: Half,
+        /// The codec.
+        codec: &'static str,
+        /// Why not.
+        source: quant_kernels::Error,
+    },
+    /// A layer reads the keys and values of one that it can't read.
+    #[error(
+        "layer {layer} can't read the keys and values of layer {of}: it must be an earlier layer with its own, of the same shape and window"
+    )]
+    Source {
+        /// The layer.
+        layer: usize,
+        /// Whose pages it was to read.
+        of: usize,
+    },
+    /// A layer that has no pages of its own was written.
+    #[error("layer {layer} reads another layer's keys and values and has none of its own to write")]
+    SharedLayer {
+        /// The layer.
+        layer: usize,
+    },
+    /// Queries ask for a page that was not sealed for them.
+    #[error(
+        "layer {layer}: page {page} is not sealed for these queries: call `seal` after the layer's rows are written"
+    )]
+    NotSealed {
+        /// The layer.
+        layer: usize,
+        /// The page.
+        page: usize,
+    },
+    /// A page to be sealed holds NaN or an infinity.
+    #[error(
+        "layer {layer}, position {position}: a {half} is not finite: the weights are damaged or a number overflowed"
+    )]
+    NotFinite {
+        /// The layer.
+        layer: usize,
+        /// Keys or values.
+        half: Half,
+        /// The position.
+        position: usize,
+    },
+    /// A page that a codec can't hold.
+    #[error(
+        "layer {layer}, the {half}s of the page from position {first} on: {source}; use a KV cache of f16 or f32"
+    )]
+    Encode {
+        /// The layer.
+        layer: usize,
+        /// Keys or values.
+        half: Half,
+        /// First position of the page.
+        first: usize,
+        /// What the codec says.
+        source: quant_kernels::Error,
+    },
+    /// Pages that are not those of one sequence, in order.
+    #[error("a sequence is made of its pages in order: page {expected} is missing, got page {got}")]
+    PageOrder {
+        /// The page that was to come.
+        expected: usize,
+        /// The page that came.
+        got: usize,
+    },
+    /// A snapshot that is not one of this cache.
+    #[error("the snapshot can't be used: {problem}")]
+    Snapshot {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The system has no memory left.
+    #[error("the system refused {bytes} bytes for the KV cache")]
+    System {
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// More positions than memory can be.
     #[error("{positions} positions are more than memory can hold")]
     TooManyPositions {

@@ -7,13 +7,13 @@ use common::{Golden, Runner};
 use quant_gguf::Gguf;
 use quant_kernels::parallel::{RayonPool, Team};
 use quant_kernels::{Activations, Isa, Kernels, Parallel, Serial};
-use quant_kvcache::{KvCache, KvType, PAGE};
+use quant_kvcache::{KvCache, PAGE, Policy};
 use quant_models::{Context, Decoder, LogitsWanted, NoProbe, Span, load};
 use std::sync::Arc;
 
 /// Runs all prompts side by side, each cut into passes of `chunk` tokens, and returns every prompt's logits as bits.
 fn logits(model: &Decoder, cx: Context, prompts: &[&[u32]], chunk: usize) -> Vec<Vec<u32>> {
-    let mut runner = Runner::with(model, cx, KvType::F16);
+    let mut runner = Runner::with(model, cx, Policy::F16);
     let sequences: Vec<_> = prompts.iter().map(|_| runner.cache.create()).collect();
     let mut out = vec![Vec::new(); prompts.len()];
     let mut rest = prompts.to_vec();
@@ -115,7 +115,7 @@ fn long_context() {
     let prompt: Vec<u32> = golden.tokens("long.tokens").into_iter().cycle().take(4500).collect();
     let context = |parallel| Context::new(Arc::new(Kernels::new(Isa::detect())), parallel, Activations::Auto);
     let mut cx = context(team(1));
-    let mut cache = KvCache::new(model.kv_layout(), KvType::F16, 64 << 20).unwrap();
+    let mut cache = KvCache::new(model.kv_layout(), Policy::F16, 64 << 20).unwrap();
     let sequence = cache.create();
     let mut logits = Vec::new();
     for tokens in prompt.chunks(512) {

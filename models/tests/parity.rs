@@ -4,7 +4,7 @@ mod common;
 
 use common::{Golden, Recorder, Runner, distance, rows};
 use quant_kernels::Activations;
-use quant_kvcache::KvType;
+use quant_kvcache::Policy;
 use quant_models::{NoProbe, Point};
 
 /// Absolute; logits have a standard deviation of about 2.
@@ -20,7 +20,7 @@ fn reference_mode(name: &str) {
     let Some(golden) = Golden::open(name) else { return };
     let model = golden.model("model-f32.gguf");
     let info = model.info().clone();
-    let mut runner = Runner::new(&model, Activations::F32, KvType::F32);
+    let mut runner = Runner::new(&model, Activations::F32, Policy::F32);
     for prompt in ["short", "long", "one"] {
         let tokens = golden.tokens(&format!("{prompt}.tokens"));
         let mut recorder = Recorder::default();
@@ -64,11 +64,11 @@ fn quantized(name: &str, quant: &str) {
     let last = |logits: Vec<f32>| logits[logits.len() - dequant.len()..].to_vec();
     assert!(dequant.len() == 16 * vocab && peer.len() == dequant.len());
 
-    let ours = last(Runner::new(&model, Activations::F32, KvType::F32).logits(&tokens, &mut NoProbe));
+    let ours = last(Runner::new(&model, Activations::F32, Policy::F32).logits(&tokens, &mut NoProbe));
     let (_, max) = distance(&ours, &dequant);
     assert!(max <= TOLERANCE, "{name} {quant}: reference mode differs by {max:e}");
 
-    let ours = last(Runner::new(&model, Activations::Auto, KvType::F16).logits(&tokens, &mut NoProbe));
+    let ours = last(Runner::new(&model, Activations::Auto, Policy::F16).logits(&tokens, &mut NoProbe));
     let (mean, max) = distance(&ours, &dequant);
     let (peer_mean, peer_max) = distance(&peer, &dequant);
     let (means, maxima) = (mean / peer_mean, max / peer_max);

@@ -6,7 +6,7 @@ use common::{Golden, Runner};
 use quant_fixtures::{committed, oracle};
 use quant_gguf::Gguf;
 use quant_kernels::{Activations, Isa, Kernels, Serial};
-use quant_kvcache::{KvCache, KvType};
+use quant_kvcache::{KvCache, Policy};
 use quant_models::{Context, Error, LogitsWanted, NoProbe, Span, load, supported};
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ fn tokens_positions_and_sequences() {
     let model = golden.model("model-f32.gguf");
     let kernels = Arc::new(Kernels::new(Isa::Scalar));
     let cx = Context::new(kernels, Arc::new(Serial), Activations::Auto).with_context_limit(Some(4));
-    let mut runner = Runner::with(&model, cx, KvType::F32);
+    let mut runner = Runner::with(&model, cx, Policy::F32);
     let sequence = runner.cache.create();
     let mut logits = Vec::new();
     let mut forward = |runner: &mut Runner<'_>, spans: &[Span<'_>]| {
@@ -86,7 +86,7 @@ fn tokens_positions_and_sequences() {
     assert!(matches!(error, Error::DuplicateSequence { first: 0, second: 1 }), "{error}");
     assert_eq!(runner.cache.len(sequence).unwrap(), 3);
 
-    runner.cache = KvCache::new(model.kv_layout()[..1].to_vec(), KvType::F32, 1 << 20).unwrap();
+    runner.cache = KvCache::new(model.kv_layout()[..1].to_vec(), Policy::F32, 1 << 20).unwrap();
     let sequence = runner.cache.create();
     let spans = [Span { sequence, tokens: &[1], logits: LogitsWanted::Last }];
     assert!(matches!(forward(&mut runner, &spans), Err(Error::CacheLayout)));
@@ -96,9 +96,9 @@ fn tokens_positions_and_sequences() {
 fn a_full_cache_leaves_every_sequence_as_it_was() {
     let golden = Golden::open("llama-tied").unwrap();
     let model = golden.model("model-f32.gguf");
-    let mut runner = Runner::new(&model, Activations::Auto, KvType::F16);
+    let mut runner = Runner::new(&model, Activations::Auto, Policy::F16);
     let page = runner.cache.page_bytes();
-    runner.cache = KvCache::new(model.kv_layout(), KvType::F16, page).unwrap();
+    runner.cache = KvCache::new(model.kv_layout(), Policy::F16, page).unwrap();
     let (a, b) = (runner.cache.create(), runner.cache.create());
     let spans = [a, b].map(|sequence| Span { sequence, tokens: &[1, 2], logits: LogitsWanted::All });
     let mut logits = Vec::new();
@@ -119,7 +119,7 @@ fn not_a_number_gives_an_error_not_a_token() {
     let offset = gguf.tensor_info("output_norm.weight").unwrap().offset as usize;
     bytes[offset..offset + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     let model = load(&Gguf::from_bytes(vec![bytes.into()]).unwrap()).unwrap();
-    let mut runner = Runner::new(&model, Activations::Auto, KvType::F16);
+    let mut runner = Runner::new(&model, Activations::Auto, Policy::F16);
     let sequence = runner.cache.create();
     let spans = [Span { sequence, tokens: &[1, 2], logits: LogitsWanted::Last }];
     let mut logits = Vec::new();

@@ -7,7 +7,7 @@ use common::{Runner, distance};
 use quant_fixtures::committed;
 use quant_gguf::{GgmlType, Gguf, Writer};
 use quant_kernels::Activations;
-use quant_kvcache::KvType;
+use quant_kvcache::Policy;
 use quant_models::{NoProbe, load};
 
 /// Name, type, dimensions and bytes.
@@ -54,7 +54,7 @@ impl Variant {
         self.writer.write_to(&mut file).unwrap();
         let model = load(&Gguf::from_bytes(vec![file.into()]).unwrap()).unwrap();
         let tokens: Vec<u32> = (1..60).map(|i| i * 7 % 453).collect();
-        Runner::new(&model, Activations::Auto, KvType::F32).logits(&tokens, &mut NoProbe)
+        Runner::new(&model, Activations::Auto, Policy::F32).logits(&tokens, &mut NoProbe)
     }
 }
 

@@ -4,7 +4,9 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
 use quant_kernels::Isa;
-use quant_kernels::attention::{AttentionScratch, AttentionTask, KvPage, PAGE, attend};
+use quant_kernels::attention::{
+    AttentionScratch, AttentionTask, KeyPage, PAGE, QueryVariants, ValueDomains, ValuePage, attend,
+};
 
 fn bench(c: &mut Criterion) {
     for (name, tokens, depth, group, dim) in [
@@ -22,8 +24,8 @@ fn bench(c: &mut Criterion) {
             .map(|i| f16::from_f32((i * 13 % 97) as f32 / 48.0 - 1.0))
             .collect();
         let v = kv.clone();
-        let k_pages: Vec<_> = kv.chunks(PAGE * dim).map(KvPage::F16).collect();
-        let v_pages: Vec<_> = v.chunks(PAGE * dim).map(KvPage::F16).collect();
+        let k_pages: Vec<_> = kv.chunks(PAGE * dim).map(KeyPage::F16).collect();
+        let v_pages: Vec<_> = v.chunks(PAGE * dim).map(ValuePage::F16).collect();
         let task = AttentionTask {
             q: &q,
             q_stride: group * dim,
@@ -36,6 +38,8 @@ fn bench(c: &mut Criterion) {
             window: None,
             k: &k_pages,
             v: &v_pages,
+            domains: ValueDomains::none(),
+            variants: QueryVariants::default(),
             scale: 1.0 / (dim as f32).sqrt(),
         };
         let mut out = vec![0.0; task.out_len()];

@@ -1,4 +1,4 @@
-//! Stores to half precision, as KV pages hold them.
+//! Stores to half precision, as KV pages hold them, and back.
 
 use crate::Isa;
 use crate::simd::{self, Kernel, LANES, Simd};
@@ -14,6 +14,36 @@ use half::f16;
 pub fn store_f16(isa: Isa, x: &[f32], out: &mut [f16]) -> Result<(), usize> {
     assert!(x.len() == out.len(), "store_f16: the lengths differ");
     simd::dispatch(isa, Store { x, out })
+}
+
+/// Widens halves, exactly.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn load_f16(isa: Isa, x: &[f16], out: &mut [f32]) {
+    assert!(x.len() == out.len(), "load_f16: the lengths differ");
+    simd::dispatch(isa, Load { x, out });
+}
+
+struct Load<'a> {
+    x: &'a [f16],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Load<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (chunks, tail) = self.x.as_chunks::<LANES>();
+        let (out_chunks, out_tail) = self.out.as_chunks_mut::<LANES>();
+        for (x, out) in chunks.iter().zip(out_chunks) {
+            s.store(s.load_f16(x), out);
+        }
+        for (x, out) in tail.iter().zip(out_tail) {
+            *out = x.to_f32();
+        }
+    }
 }
 
 struct Store<'a> {

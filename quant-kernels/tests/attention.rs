@@ -4,7 +4,8 @@ use half::f16;
 use proptest::prelude::*;
 use quant_kernels::Isa;
 use quant_kernels::attention::{
-    AttentionScratch, AttentionTask, KvPage, PAGE, SPAN, attend, attend_span, merge_spans,
+    AttentionScratch, AttentionTask, KeyPage, PAGE, QueryVariants, SPAN, ValueDomains, ValuePage, attend,
+    attend_span, merge_spans,
 };
 
 /// Reproducible values in -2..2, some of them tiny.
@@ -57,11 +58,21 @@ impl Data {
         Self { case, q, k, v, k16, v16 }
     }
 
-    fn pages<'a>(f16: bool, x: &'a [f32], x16: &'a [f16], dim: usize) -> Vec<KvPage<'a>> {
-        if f16 {
-            x16.chunks(PAGE * dim).map(KvPage::F16).collect()
+    fn keys(&self) -> Vec<KeyPage<'_>> {
+        let len = PAGE * self.case.dk;
+        if self.case.f16 {
+            self.k16.chunks(len).map(KeyPage::F16).collect()
         } else {
-            x.chunks(PAGE * dim).map(KvPage::F32).collect()
+            self.k.chunks(len).map(KeyPage::F32).collect()
+        }
+    }
+
+    fn values(&self) -> Vec<ValuePage<'_>> {
+        let len = PAGE * self.case.dv;
+        if self.case.f16 {
+            self.v16.chunks(len).map(ValuePage::F16).collect()
+        } else {
+            self.v.chunks(len).map(ValuePage::F32).collect()
         }
     }
 
@@ -78,8 +89,10 @@ impl Data {
             tokens: tokens.len(),
             first_position: case.first + tokens.start,
             window: case.window,
-            k: &Self::pages(case.f16, &self.k, &self.k16, case.dk),
-            v: &Self::pages(case.f16, &self.v, &self.v16, case.dv),
+            k: &self.keys(),
+            v: &self.values(),
+            domains: ValueDomains::none(),
+            variants: QueryVariants::default(),
             scale: 1.0 / (case.dk as f32).sqrt(),
         })
     }
@@ -172,7 +185,7 @@ proptest! {
                     attend_span(isa, task, span, &mut scratch, &mut partials[i * len..][..len]);
                 }
                 let mut out = vec![f32::NAN; task.out_len()];
-                merge_spans(task, &partials, &mut scratch, &mut out);
+                merge_spans(isa, task, &partials, &mut scratch, &mut out);
                 out
             });
             prop_assert_eq!(bits(&merged), bits(&expected), "{} by spans", isa);
@@ -205,12 +218,11 @@ fn what_is_not_seen_is_not_read() {
         // pages below the window may be gone, and the last one may end with the last position
         data.with(0..3, |task| {
             let (mut k, mut v) = (task.k.to_vec(), task.v.to_vec());
-            for page in [&mut k, &mut v] {
-                page[0] = KvPage::F16(&[]);
-                page[1] = KvPage::F16(&[]);
-                if let KvPage::F16(x) = page[3] {
-                    page[3] = KvPage::F16(&x[..(403 - 384) * 32]);
-                }
+            k[..2].fill(KeyPage::F16(&[]));
+            v[..2].fill(ValuePage::F16(&[]));
+            if let (KeyPage::F16(keys), ValuePage::F16(values)) = (k[3], v[3]) {
+                k[3] = KeyPage::F16(&keys[..(403 - 384) * 32]);
+                v[3] = ValuePage::F16(&values[..(403 - 384) * 32]);
             }
             let task = AttentionTask { k: &k, v: &v, ..*task };
             let mut out = vec![0.0; task.out_len()];

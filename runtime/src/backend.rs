@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::sample::Pieces;
+use quant_gguf::Gguf;
 use quant_kernels::Isa;
 use quant_kvcache::KvCache;
 use quant_models::Span;
@@ -11,6 +12,9 @@ use quant_tokenizer::DecoderState;
 pub(crate) trait Backend: Pieces + Send {
     /// Tokens there are: values in a row of logits.
     fn vocabulary(&self) -> usize;
+
+    /// The model's file, if it is from one.
+    fn file(&self) -> Option<&Gguf>;
 
     /// The tier that scans rows of logits.
     fn isa(&self) -> Isa;

@@ -1,5 +1,6 @@
 //! What can go wrong in this crate.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// An error of this crate: what was asked, where, and what would have been right.
@@ -86,4 +87,44 @@ pub enum Error {
         "no token is left to choose from: every logit is minus infinity; remove a ban from the logit biases"
     )]
     NoCandidate,
+    /// A text that does not fill one chunk.
+    #[error(
+        "the text has {tokens} tokens, a chunk takes {context}: give a longer text, or shorter chunks (--ctx)"
+    )]
+    TextTooShort {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Tokens of a chunk.
+        context: usize,
+    },
+    /// Chunks of which no position can be scored, or none.
+    #[error("nothing can be scored in {tokens} tokens: a chunk has at least 4, and there is at least one")]
+    ChunkTooShort {
+        /// Tokens asked for.
+        tokens: usize,
+    },
+    /// A file can't be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A snapshot of a session that can't be used.
+    #[error("{}: {problem}", path.display())]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file of logits that can't be compared with.
+    #[error("{} can't serve as the reference's logits: {problem}", path.display())]
+    LogitsFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
 }

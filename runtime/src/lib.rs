@@ -4,19 +4,23 @@
 mod backend;
 mod engine;
 mod error;
+mod fingerprint;
 pub mod memory;
 mod model;
+pub mod quality;
 pub mod sample;
 mod stop;
 pub mod threads;
 
 pub use engine::{
-    Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Generation, Report, SessionId, Stats,
+    Binding, Engine, EngineOptions, Event, Finish, FinishReason, GenerateOptions, Generation, Report,
+    SessionId, Stats,
 };
 pub use error::Error;
+pub use fingerprint::Fingerprint;
 pub use model::Model;
 pub use quant_gguf::Gguf;
 pub use quant_kernels::{Activations, Isa};
-pub use quant_kvcache::KvType;
+pub use quant_kvcache::{Policy, presets};
 pub use quant_models::{LogitsWanted, ModelInfo};
 pub use sample::{DryConfig, SamplerConfig};

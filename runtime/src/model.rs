@@ -96,6 +96,10 @@ impl Backend for ModelBackend {
         self.model.info().vocab
     }
 
+    fn file(&self) -> Option<&Gguf> {
+        Some(&self.model.file)
+    }
+
     fn isa(&self) -> Isa {
         self.context.kernels().isa()
     }

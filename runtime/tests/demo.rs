@@ -1,7 +1,7 @@
 //! The demo model, from file to text: recorded greedy continuations, chunks, threads, batches, sessions.
 
 use quant_runtime::{
-    Activations, Engine, EngineOptions, Error, Event, FinishReason, GenerateOptions, Gguf, KvType, Model,
+    Activations, Engine, EngineOptions, Error, Event, FinishReason, GenerateOptions, Gguf, Model, Policy,
     SamplerConfig,
 };
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ fn assert_goldens(model: &Arc<Model>, options: &EngineOptions) {
 fn greedy_continuations_of_the_f32_weights() {
     let Some(path) = quant_fixtures::shared("demo/demo-f32.gguf") else { return };
     let reference =
-        EngineOptions { kv: KvType::F32, activations: Activations::F32, ..EngineOptions::default() };
+        EngineOptions { kv: Policy::F32, activations: Activations::F32, ..EngineOptions::default() };
     assert_goldens(&Model::load(path).unwrap(), &reference);
 }
 
@@ -70,7 +70,7 @@ fn greedy_continuations_of_the_f32_weights() {
 #[test]
 fn greedy_continuations_of_the_bundled_weights() {
     let reference =
-        EngineOptions { kv: KvType::F32, activations: Activations::F32, ..EngineOptions::default() };
+        EngineOptions { kv: Policy::F32, activations: Activations::F32, ..EngineOptions::default() };
     assert_goldens(&model(), &reference);
     assert_goldens(&model(), &EngineOptions::default());
 }

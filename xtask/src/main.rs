@@ -23,12 +23,13 @@ Tasks:
   tidy                  check the invariants that a program can check
   targets               test other instruction sets (NEON under qemu, WebAssembly under node) and check that the
                         libraries compile for other systems; installs what it can, says what it could not do
-  bench [kernels] [models] [start] [criterion]
+  bench [kernels] [models] [start] [criterion] [kv-quality]
                         figures beside the machine's limits and llama.cpp's; without a word the first three
       kernels           every type's matmul, in cache and from memory [--types q4_k,q8_0] [--tokens 1,4,512]
       models            prefill and decode of synthetic models of real shape [-p 512] [-n 64]
       start             from the start of a process to the first token
       criterion         the micro-benchmarks of quant-kernels
+      kv-quality        what each KV codec does to attention heads that are hard to store
       [--models SHAPE:TYPE,..] [--threads 1,2] [--reps N] [--no-peer] [--json FILE]
   peers                 whole models in llama.cpp and quant, interleaved, with the ratios
       [--models SHAPE:TYPE,..] [--threads 1,2] [--reps N] [-p 512] [-n 64] [--json FILE]

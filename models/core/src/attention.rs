@@ -5,10 +5,13 @@ use crate::context::{Batch, Context, Entry};
 use crate::layer::RmsNorm;
 use crate::matrix::Linear;
 use crate::rows::{TILE_ROWS, for_each, lock, sized};
-use quant_kernels::attention::{AttentionScratch, AttentionTask, KvPage, attend, attend_span, merge_spans};
+use quant_kernels::attention::{
+    AttentionScratch, AttentionTask, KeyPage, PAGE, QueryVariants, ValueDomains, ValuePage, attend,
+    attend_span, merge_spans,
+};
 use quant_kernels::rope::Rope;
 use quant_kernels::{Isa, Parallel};
-use quant_kvcache::{KvCache, LayerShape};
+use quant_kvcache::{KvCache, Layer, LayerShape};
 use std::mem;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -72,15 +75,17 @@ pub(crate) struct AttentionBuffers {
     /// Where tasks are split by spans of positions: task and span, and results in the same order.
     units: Vec<(usize, usize)>,
     partials: Vec<f32>,
-    key_pages: Vec<KvPage<'static>>,
-    value_pages: Vec<KvPage<'static>>,
+    key_pages: Vec<KeyPage<'static>>,
+    value_pages: Vec<ValuePage<'static>>,
     workers: Vec<Mutex<AttentionScratch>>,
 }
 
 impl Attention {
     /// What the KV cache keeps of this layer.
-    pub fn kv_shape(&self) -> LayerShape {
-        LayerShape { kv_heads: self.n_kv_heads, key_dim: self.key_dim, value_dim: self.value_dim }
+    pub fn kv_layer(&self) -> Layer {
+        let shape =
+            LayerShape { kv_heads: self.n_kv_heads, key_dim: self.key_dim, value_dim: self.value_dim };
+        Layer { window: self.window, ..shape.into() }
     }
 
     pub(crate) fn fits(&self, n_embd: usize, ropes: &[Rope]) -> Result<(), &'static str> {
@@ -129,13 +134,13 @@ impl Attention {
 
         self.rotate(isa, parallel, ropes, batch, q, k);
         for entry in &batch.entries {
-            for token in 0..entry.tokens {
-                let row = entry.first_row + token;
-                let k = &k[row * self.k.rows()..][..self.k.rows()];
-                let v = &v[row * self.v.rows()..][..self.v.rows()];
-                cache.write(isa, entry.sequence, layer, entry.first_position + token, k, v)?;
+            if entry.tokens > 0 {
+                let k = &k[entry.first_row * self.k.rows()..][..entry.tokens * self.k.rows()];
+                let v = &v[entry.first_row * self.v.rows()..][..entry.tokens * self.v.rows()];
+                cache.write(isa, entry.sequence, layer, entry.first_position, k, v)?;
             }
         }
+        cache.seal(isa, parallel, layer, batch.entries.iter().map(|entry| entry.sequence))?;
         self.attend(layer, isa, parallel, batch, attention, cache)?;
 
         let out = sized(&mut buffers.branch, rows * self.output.rows());
@@ -189,7 +194,8 @@ impl Attention {
         workers.resize_with(workers.len().max(parallel.threads()), Mutex::default);
 
         let heads = sized(heads, batch.rows() * self.output.cols());
-        let kernel_task = |task: &Task| self.kernel_task(task, q, &keys, &values);
+        let domains = cache.domains(layer);
+        let kernel_task = |task: &Task| self.kernel_task(task, q, &keys, &values, domains);
         let mut rest = &mut *heads;
         let outputs = tasks.iter().map(|task| (kernel_task(task), take(&mut rest, self.out_len(task))));
         if tasks.len() >= parallel.threads() * TASKS_PER_WORKER {
@@ -212,7 +218,7 @@ impl Attention {
             for (task, out) in outputs {
                 let (partials, after) = rest.split_at(task.partial_len() * task.spans().len());
                 rest = after;
-                merge_spans(&task, partials, &mut lock(&workers[0]), out);
+                merge_spans(isa, &task, partials, &mut lock(&workers[0]), out);
             }
         }
         *key_pages = recycle(keys);
@@ -228,23 +234,29 @@ impl Attention {
         batch: &Batch,
         cache: &'c KvCache,
         tasks: &mut Vec<Task>,
-        keys: &mut Vec<KvPage<'c>>,
-        values: &mut Vec<KvPage<'c>>,
+        keys: &mut Vec<KeyPage<'c>>,
+        values: &mut Vec<ValuePage<'c>>,
     ) -> Result<(), Error> {
         tasks.clear();
         for &entry in &batch.entries {
             for kv_head in 0..self.n_kv_heads {
-                let first_page = keys.len();
-                let positions = entry.first_position + entry.tokens;
-                cache.pages(entry.sequence, layer, kv_head, positions, keys, values)?;
-                let pages = first_page..keys.len();
-                tasks.extend((0..entry.tokens).step_by(TILE_TOKENS).map(|first| Task {
-                    entry,
-                    kv_head,
-                    first,
-                    tokens: TILE_TOKENS.min(entry.tokens - first),
-                    pages: pages.clone(),
-                }));
+                let mut first = 0;
+                // Queries of one page see every page in one form: no task straddles a page boundary.
+                while first < entry.tokens {
+                    let position = entry.first_position + first;
+                    let end = entry.tokens.min(first + PAGE - position % PAGE);
+                    let first_page = keys.len();
+                    cache.pages(entry.sequence, layer, kv_head, position / PAGE, keys, values)?;
+                    let pages = first_page..keys.len();
+                    tasks.extend((first..end).step_by(TILE_TOKENS).map(|first| Task {
+                        entry,
+                        kv_head,
+                        first,
+                        tokens: TILE_TOKENS.min(end - first),
+                        pages: pages.clone(),
+                    }));
+                    first = end;
+                }
             }
         }
         Ok(())
@@ -262,8 +274,9 @@ impl Attention {
         &self,
         task: &Task,
         q: &'t [f32],
-        keys: &'t [KvPage<'t>],
-        values: &'t [KvPage<'t>],
+        keys: &'t [KeyPage<'t>],
+        values: &'t [ValuePage<'t>],
+        domains: &'t ValueDomains,
     ) -> AttentionTask<'t> {
         let width = self.q.rows();
         let first_row = task.entry.first_row + task.first;
@@ -279,6 +292,8 @@ impl Attention {
             window: self.window,
             k: &keys[task.pages.clone()],
             v: &values[task.pages.clone()],
+            domains,
+            variants: QueryVariants::default(),
             scale: self.scale,
         }
     }
@@ -306,8 +321,8 @@ fn take<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
     first
 }
 
-/// An empty list of another lifetime in the same memory.
-fn recycle<'a>(mut list: Vec<KvPage<'_>>) -> Vec<KvPage<'a>> {
+/// An empty list of the same pages of another lifetime, in the same memory.
+fn recycle<T, U>(mut list: Vec<T>) -> Vec<U> {
     list.clear();
     // Collecting a mapped vector whose items have one layout keeps its memory.
     list.into_iter().map(|_| unreachable!("the list is empty")).collect()

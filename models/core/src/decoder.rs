@@ -9,7 +9,7 @@ use crate::span::{LogitsWanted, Span};
 use crate::{Error, ModelInfo};
 use quant_kernels::residual;
 use quant_kernels::rope::Rope;
-use quant_kvcache::{KvCache, LayerShape};
+use quant_kvcache::{KvCache, Layer as KvLayer};
 
 /// What an architecture crate puts together from a file.
 #[derive(Debug)]
@@ -63,8 +63,8 @@ impl Decoder {
     }
 
     /// What a KV cache for this model keeps, layer by layer.
-    pub fn kv_layout(&self) -> Vec<LayerShape> {
-        self.parts.layers.iter().map(kv_shape).collect()
+    pub fn kv_layout(&self) -> Vec<KvLayer> {
+        self.parts.layers.iter().map(kv_layer).collect()
     }
 
     /// Appends every span's tokens to its sequence and writes the logits that are wanted to `logits`, one row of
@@ -104,7 +104,10 @@ impl Decoder {
 
     fn check(&self, cache: &KvCache, spans: &[Span<'_>]) -> Result<(), Error> {
         let layers = &self.parts.layers;
-        let fits = |(i, layer): (usize, &Layer)| cache.layer(i) == Some(kv_shape(layer));
+        let fits = |(i, layer): (usize, &Layer)| {
+            let wanted = kv_layer(layer);
+            cache.layer(i).is_some_and(|kept| (kept.shape, kept.window) == (wanted.shape, wanted.window))
+        };
         if cache.layers() != layers.len() || !layers.iter().enumerate().all(fits) {
             return Err(Error::CacheLayout);
         }
@@ -244,8 +247,8 @@ impl Context {
     }
 }
 
-fn kv_shape(layer: &Layer) -> LayerShape {
+fn kv_layer(layer: &Layer) -> KvLayer {
     match &layer.mixer {
-        Mixer::Attention(attention) => attention.kv_shape(),
+        Mixer::Attention(attention) => attention.kv_layer(),
     }
 }

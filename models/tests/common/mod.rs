@@ -4,7 +4,7 @@
 use quant_fixtures::{Tensor, json, oracle, safetensors};
 use quant_gguf::Gguf;
 use quant_kernels::{Activations, Isa, Kernels, Serial};
-use quant_kvcache::{KvCache, KvType};
+use quant_kvcache::{KvCache, Policy};
 use quant_models::{Context, Decoder, LogitsWanted, NoProbe, Point, Probe, Span, load};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -75,12 +75,12 @@ pub struct Runner<'m> {
 }
 
 impl<'m> Runner<'m> {
-    pub fn new(model: &'m Decoder, activations: Activations, kv: KvType) -> Self {
+    pub fn new(model: &'m Decoder, activations: Activations, kv: Policy) -> Self {
         let kernels = Arc::new(Kernels::new(Isa::detect()));
         Self::with(model, Context::new(kernels, Arc::new(Serial), activations), kv)
     }
 
-    pub fn with(model: &'m Decoder, cx: Context, kv: KvType) -> Self {
+    pub fn with(model: &'m Decoder, cx: Context, kv: Policy) -> Self {
         let cache = KvCache::new(model.kv_layout(), kv, 256 << 20).unwrap();
         Self { model, cx, cache, logits: Vec::new() }
     }

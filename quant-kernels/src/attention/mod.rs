@@ -3,23 +3,32 @@
 //! For one query head of one token, with `p` the absolute positions it sees:
 //!
 //! 1. Positions are cut into spans of [`SPAN`] at multiples of it. A span in which nothing is visible is left out.
-//! 2. `score[p] = dot(q, k[p]) * scale`; the dot by lanes (index mod 16, fused multiply-add), then the tree.
+//! 2. `score[p] = dot(q, k[p]) * scale`; the dot by lanes (index mod 16, fused multiply-add), then the tree. Of a coded
+//!    page the dot is what its codec's `score` makes of the prepared query.
 //! 3. In a span: `m` the exact maximum, `w[p] = exp(score[p] - m)`, `l` the sum of `w` by lanes (position mod 16),
-//!    then the tree, and `o[c]` from +0.0 by `fma(w[p], v[p][c], o[c])` over ascending positions.
+//!    then the tree, and `o[c]` from +0.0 by `fma(w[p], v[p][c], o[c])` over ascending positions of the pages that are
+//!    not coded. Coded pages add to the sums of their codec's domain (one for each [`Space`](crate::codecs::Space),
+//!    [`ValueDomains`]), from +0.0, page after page in ascending order; a position of the page that the token does not
+//!    see has a weight of exactly 0, and a page of which it sees nothing is left out.
 //! 4. Spans merge in ascending order into a state that starts at (-inf, 0, 0), the first one too:
 //!    `m' = max(m, m_s)`, `a = exp(m - m')`, `b = exp(m_s - m')`, `l' = l a + l_s b`, `o' = o a + o_s b`
-//!    (multiply, then add).
-//! 5. The output is `o / l` by division.
+//!    (multiply, then add); the sums of the domains like `o`.
+//! 5. The output is `o / l` by division. If the token saw coded pages, what the codecs' `finish` makes of the sums is
+//!    added to `o` first, one domain after the other in the order of their spaces.
 //!
-//! So the bits depend neither on how many tokens or heads a task holds nor on who computes which span.
+//! So the bits depend neither on how many tokens or heads a task holds nor on who computes which span, and not on
+//! which codecs other pages might have had. A query is prepared once for all coded pages of a space in a span.
 
+mod coded;
+mod merge;
+mod page;
 mod scalar;
 mod tile;
 
+pub use page::{KeyPage, QueryVariants, ValueDomains, ValuePage};
+
 use crate::Isa;
-use crate::exp::exp;
 use crate::simd;
-use half::f16;
 use std::ops::Range;
 
 /// Positions in a page.
@@ -28,24 +37,6 @@ pub const PAGE: usize = 128;
 pub const SPAN_PAGES: usize = 16;
 /// Positions in a span.
 pub const SPAN: usize = PAGE * SPAN_PAGES;
-
-/// One KV head's keys or values of one page, `[PAGE][dim]`. The last page may be shorter.
-#[derive(Debug, Clone, Copy)]
-pub enum KvPage<'a> {
-    /// The default.
-    F16(&'a [f16]),
-    /// The reference.
-    F32(&'a [f32]),
-}
-
-impl KvPage<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::F16(x) => x.len(),
-            Self::F32(x) => x.len(),
-        }
-    }
-}
 
 /// Queries of consecutive tokens of one sequence on one KV head.
 #[derive(Debug)]
@@ -69,9 +60,13 @@ pub struct AttentionTask<'a> {
     /// Sliding window: position k is visible from p if `p - k < window`.
     pub window: Option<usize>,
     /// Keys of pages 0, 1, ... Pages that no token sees are not read: they may be empty.
-    pub k: &'a [KvPage<'a>],
+    pub k: &'a [KeyPage<'a>],
     /// Values of the same pages.
-    pub v: &'a [KvPage<'a>],
+    pub v: &'a [ValuePage<'a>],
+    /// The domains of all coded values, at least of those that a token sees.
+    pub domains: &'a ValueDomains,
+    /// Other queries for some pages.
+    pub variants: QueryVariants<'a>,
     /// Multiplies every score.
     pub scale: f32,
 }
@@ -91,9 +86,14 @@ impl AttentionTask<'_> {
         if seen.is_empty() { 0..0 } else { seen.start / SPAN..(seen.end - 1) / SPAN + 1 }
     }
 
-    /// Values that [`attend_span`] writes: for each row maximum, sum and `dv` weighted values.
+    /// Values that [`attend_span`] writes: for each row maximum, sum, `dv` weighted values and the sums of the domains.
     pub fn partial_len(&self) -> usize {
-        self.rows() * (self.dv + 2)
+        self.rows() * self.row_len()
+    }
+
+    /// Values of a row's result in a span.
+    fn row_len(&self) -> usize {
+        2 + self.dv + self.domains.len()
     }
 
     /// Query heads times tokens; row `t * group + g`.
@@ -101,10 +101,11 @@ impl AttentionTask<'_> {
         self.tokens * self.group
     }
 
-    /// The query of a row.
-    fn query(&self, row: usize) -> &[f32] {
+    /// The query of a row: the task's own (0) or that of a variant.
+    fn query(&self, variant: usize, row: usize) -> &[f32] {
         let (token, head) = (row / self.group, row % self.group);
-        &self.q[token * self.q_stride + self.q_offset + head * self.dk..][..self.dk]
+        let q = variant.checked_sub(1).map_or(self.q, |i| self.variants.queries[i]);
+        &q[token * self.q_stride + self.q_offset + head * self.dk..][..self.dk]
     }
 
     /// The positions that a row sees.
@@ -120,13 +121,15 @@ impl AttentionTask<'_> {
         start..visible.end.min((span + 1) * SPAN).max(start)
     }
 
-    /// Panics unless every position that a token sees has its key and value.
-    fn check(&self) {
+    /// Panics unless every position of these spans that a token sees has its key and value.
+    fn check(&self, spans: Range<usize>) {
         if self.rows() == 0 {
             return;
         }
         let queries = (self.tokens - 1) * self.q_stride + self.q_offset + self.group * self.dk;
-        assert!(self.q.len() >= queries, "attention: {queries} query values needed, got {}", self.q.len());
+        for q in self.variants.queries.iter().chain([&self.q]) {
+            assert!(q.len() >= queries, "attention: {queries} query values needed, got {}", q.len());
+        }
         let end = self.first_position + self.tokens;
         let pages = end.div_ceil(PAGE);
         assert!(
@@ -135,11 +138,18 @@ impl AttentionTask<'_> {
             self.k.len(),
             self.v.len()
         );
-        for page in self.visible(0).start / PAGE..pages {
+        let first = (self.visible(0).start / PAGE).max(spans.start * SPAN_PAGES);
+        for page in first..pages.min(spans.end * SPAN_PAGES) {
             let rows = PAGE.min(end - page * PAGE);
             assert!(
-                self.k[page].len() >= rows * self.dk && self.v[page].len() >= rows * self.dv,
-                "attention: page {page} lacks some of its {rows} positions"
+                self.k[page].holds(rows, self.dk) && self.v[page].holds(rows, self.dv),
+                "attention: page {page} lacks some of its {rows} positions, or is of other sizes"
+            );
+            assert!(self.variants.at(page) <= self.variants.queries.len(), "attention: no such queries");
+            let space = self.v[page].space();
+            assert!(
+                space.is_none_or(|space| self.domains.of(space).is_some()),
+                "attention: the codec of page {page} has no domain"
             );
         }
     }
@@ -157,19 +167,20 @@ pub struct AttentionScratch {
 /// Attends: `out[token][group][dv]`, densely packed. A row that sees nothing (a window of 0) is NaN.
 ///
 /// # Panics
-/// If `out` is not [`AttentionTask::out_len`] long, or pages that some token sees are missing or too short.
+/// If `out` is not [`AttentionTask::out_len`] long, or pages that some token sees are missing, too short, coded for
+/// another size, or in none of the task's domains.
 pub fn attend(isa: Isa, task: &AttentionTask<'_>, scratch: &mut AttentionScratch, out: &mut [f32]) {
-    task.check();
+    task.check(task.spans());
     assert!(out.len() == task.out_len(), "attention: {} outputs needed, got {}", task.out_len(), out.len());
     let (mut partial, mut merged) =
         (std::mem::take(&mut scratch.partial), std::mem::take(&mut scratch.merged));
     partial.resize(task.partial_len(), 0.0);
-    start(task, &mut merged);
+    merge::start(task, &mut merged);
     for span in task.spans() {
         rows_of_span(isa, task, span, scratch, &mut partial);
-        merge(task, &partial, &mut merged);
+        merge::merge(task, &partial, &mut merged);
     }
-    finish(task, &merged, out);
+    merge::finish(isa, task, &merged, &mut scratch.tile.coded.codec, &mut partial, out);
     scratch.partial = partial;
     scratch.merged = merged;
 }
@@ -177,7 +188,7 @@ pub fn attend(isa: Isa, task: &AttentionTask<'_>, scratch: &mut AttentionScratch
 /// One span of a task, for [`merge_spans`]: how the work of few tokens at a long context is split over threads.
 ///
 /// # Panics
-/// If `partial` is not [`AttentionTask::partial_len`] long, or pages that some token sees are missing or too short.
+/// As [`attend`], for the pages of the span; if `partial` is not [`AttentionTask::partial_len`] long.
 pub fn attend_span(
     isa: Isa,
     task: &AttentionTask<'_>,
@@ -185,7 +196,7 @@ pub fn attend_span(
     scratch: &mut AttentionScratch,
     partial: &mut [f32],
 ) {
-    task.check();
+    task.check(span..span + 1);
     assert!(partial.len() == task.partial_len(), "attention: {} partial values needed", task.partial_len());
     rows_of_span(isa, task, span, scratch, partial);
 }
@@ -196,6 +207,7 @@ pub fn attend_span(
 /// # Panics
 /// If a length is wrong.
 pub fn merge_spans(
+    isa: Isa,
     task: &AttentionTask<'_>,
     partials: &[f32],
     scratch: &mut AttentionScratch,
@@ -210,47 +222,12 @@ pub fn merge_spans(
     if len == 0 {
         return;
     }
-    start(task, &mut scratch.merged);
+    merge::start(task, &mut scratch.merged);
     for partial in partials.chunks_exact(len) {
-        merge(task, partial, &mut scratch.merged);
+        merge::merge(task, partial, &mut scratch.merged);
     }
-    finish(task, &scratch.merged, out);
-}
-
-/// The state before the first span: `[row](maximum, sum, values)`.
-fn start(task: &AttentionTask<'_>, merged: &mut Vec<f32>) {
-    merged.clear();
-    merged.resize(task.partial_len(), 0.0);
-    for state in merged.chunks_exact_mut(task.dv + 2) {
-        state[0] = f32::NEG_INFINITY;
-    }
-}
-
-fn merge(task: &AttentionTask<'_>, partial: &[f32], merged: &mut [f32]) {
-    let width = task.dv + 2;
-    for (state, part) in merged.chunks_exact_mut(width).zip(partial.chunks_exact(width)) {
-        let (part_max, part_sum) = (part[0], part[1]);
-        if part_max == f32::NEG_INFINITY && part_sum == 0.0 {
-            continue; // nothing visible
-        }
-        let max = state[0].max(part_max);
-        let (a, b) = (exp(state[0] - max), exp(part_max - max));
-        state[0] = max;
-        for (state, part) in state[1..].iter_mut().zip(&part[1..]) {
-            *state = *state * a + *part * b;
-        }
-    }
-}
-
-fn finish(task: &AttentionTask<'_>, merged: &[f32], out: &mut [f32]) {
-    if task.dv == 0 {
-        return;
-    }
-    for (state, out) in merged.chunks_exact(task.dv + 2).zip(out.chunks_exact_mut(task.dv)) {
-        for (out, value) in out.iter_mut().zip(&state[2..]) {
-            *out = value / state[1];
-        }
-    }
+    let AttentionScratch { tile, partial, merged, .. } = scratch;
+    merge::finish(isa, task, merged, &mut tile.coded.codec, partial, out);
 }
 
 /// All rows of one span.
@@ -262,8 +239,8 @@ fn rows_of_span(
     partial: &mut [f32],
 ) {
     if isa == Isa::Scalar {
-        scalar::span(task, span, &mut scratch.scores, partial);
+        scalar::span(task, span, &mut scratch.scores, &mut scratch.tile.coded, partial);
     } else {
-        simd::dispatch(isa, tile::SpanKernel { task, span, scratch: &mut scratch.tile, partial });
+        simd::dispatch(isa, tile::SpanKernel { isa, task, span, scratch: &mut scratch.tile, partial });
     }
 }

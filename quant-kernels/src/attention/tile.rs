@@ -3,7 +3,9 @@
 //! All rows of a tile (heads of a group, neighbouring tokens) share one pass over the span's keys and one over its
 //! values. Few rows read half-precision pages directly; more rows let a page be widened once into a panel.
 
-use super::{AttentionTask, KvPage, PAGE, SPAN};
+use super::coded::{CodedScratch, Rows};
+use super::{AttentionTask, KeyPage, PAGE, SPAN, ValuePage};
+use crate::Isa;
 use crate::lines::Lines;
 use crate::simd::{Kernel, LANES, Simd, padded};
 use crate::softmax::{exp_minus, maximum, sum};
@@ -28,10 +30,12 @@ pub(super) struct TileScratch {
     out: Lines,
     /// A page in f32, `[position][dk or dv]`, padded.
     panel: Lines,
+    pub coded: CodedScratch,
 }
 
 /// All rows of one span.
 pub(super) struct SpanKernel<'t, 'a> {
+    pub(super) isa: Isa,
     pub(super) task: &'t AttentionTask<'a>,
     pub(super) span: usize,
     pub(super) scratch: &'t mut TileScratch,
@@ -43,32 +47,31 @@ impl Kernel for SpanKernel<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let width = self.task.dv + 2;
-        for (i, partial) in self.partial.chunks_mut(TILE_ROWS * width).enumerate() {
+        let Self { isa, task, span, scratch, partial } = self;
+        let width = task.row_len();
+        for (i, partial) in partial.chunks_mut(TILE_ROWS * width).enumerate() {
             let first = i * TILE_ROWS;
             let rows = first..first + partial.len() / width;
-            tile(s, self.task, self.span, rows, self.scratch, partial);
+            tile(s, &Rows { isa, task, rows, span }, scratch, partial);
         }
     }
 }
 
 #[inline(always)]
-fn tile<S: Simd>(
-    s: S,
-    task: &AttentionTask<'_>,
-    span: usize,
-    rows: Range<usize>,
-    scratch: &mut TileScratch,
-    partial: &mut [f32],
-) {
+fn tile<S: Simd>(s: S, tile: &Rows<'_, '_>, scratch: &mut TileScratch, partial: &mut [f32]) {
+    let &Rows { task, ref rows, span, .. } = tile;
     let count = rows.len();
     let (k_lines, v_lines) = (task.dk.div_ceil(LANES), task.dv.div_ceil(LANES));
     // windows move forward with the token: the first row sees the first position, the last row the last
     let seen = task.visible_in(rows.start, span).start..task.visible_in(rows.end - 1, span).end;
-    let q = scratch.q.take(count * k_lines);
-    for (i, row) in rows.clone().enumerate() {
-        widen(s, &F32(task.query(row)), &mut q[i * k_lines..][..k_lines]);
+    let set_lines = count * k_lines;
+    let q = scratch.q.take((1 + task.variants.queries.len()) * set_lines);
+    for (set, q) in q.chunks_exact_mut(set_lines.max(1)).enumerate() {
+        for (i, row) in rows.clone().enumerate() {
+            widen(s, &F32(task.query(set, row)), &mut q[i * k_lines..][..k_lines]);
+        }
     }
+    tile.clear(&mut scratch.coded);
     let scores = scratch.scores.take(count * SCORE_LINES);
     let out = scratch.out.take(count * v_lines);
     out.fill([0.0; LANES]);
@@ -77,19 +80,28 @@ fn tile<S: Simd>(
     for page in pages.clone() {
         let positions = within(&seen, page);
         let at = page % super::SPAN_PAGES * (PAGE / LANES);
-        let scores = Scores { scores: &mut *scores, at, scale: task.scale };
-        match direct(task.k[page], task.dk, count) {
-            Direct::F16(keys) => scores.fill(s, keys, &*q, k_lines, positions),
-            Direct::F32(keys) => scores.fill(s, keys, &*q, k_lines, positions),
+        let q = &q[task.variants.at(page) * set_lines..][..set_lines];
+        let plain = Scores { scores: &mut *scores, at, scale: task.scale };
+        let keys = match task.k[page] {
+            KeyPage::F16(x) => Plain::F16(x),
+            KeyPage::F32(x) => Plain::F32(x),
+            KeyPage::Coded { codec, bytes } => {
+                tile.score(codec, bytes, page, &mut scratch.coded, scores.as_flattened_mut());
+                continue;
+            }
+        };
+        match direct(keys, task.dk, count) {
+            Direct::F16(keys) => plain.fill(s, keys, q, k_lines, positions),
+            Direct::F32(keys) => plain.fill(s, keys, q, k_lines, positions),
             Direct::No => {
                 let panel = scratch.panel.take(PAGE * k_lines);
-                widen_page(s, task.k[page], task.dk, positions.clone(), panel);
-                scores.fill(s, &*panel, &*q, k_lines, positions);
+                widen_page(s, keys, task.dk, positions.clone(), panel);
+                plain.fill(s, &*panel, q, k_lines, positions);
             }
         }
     }
 
-    let width = task.dv + 2;
+    let width = task.row_len();
     for (i, row) in rows.clone().enumerate() {
         let visible = task.visible_in(row, span);
         let scores = &mut scores[i * SCORE_LINES..][..SCORE_LINES];
@@ -102,22 +114,30 @@ fn tile<S: Simd>(
     }
 
     for page in pages {
-        let positions = within(&seen, page);
+        let plain = match task.v[page] {
+            ValuePage::F16(x) => Plain::F16(x),
+            ValuePage::F32(x) => Plain::F32(x),
+            ValuePage::Coded { codec, bytes } => {
+                tile.accumulate(codec, bytes, page, scores.as_flattened_mut(), &mut scratch.coded);
+                continue;
+            }
+        };
         let values = Values { task, rows: rows.clone(), span, page, weights: scores.as_flattened(), v_lines };
-        match direct(task.v[page], task.dv, count) {
+        match direct(plain, task.dv, count) {
             Direct::F16(page) => values.add(s, page, out),
             Direct::F32(page) => values.add(s, page, out),
             Direct::No => {
                 let panel = scratch.panel.take(PAGE * v_lines);
-                widen_page(s, task.v[page], task.dv, positions, panel);
+                widen_page(s, plain, task.dv, within(&seen, page), panel);
                 values.add(s, &*panel, out);
             }
         }
     }
 
     for (part, out) in partial.chunks_exact_mut(width).zip(out.chunks_exact(v_lines.max(1))) {
-        part[2..].copy_from_slice(&out.as_flattened()[..task.dv]);
+        part[2..][..task.dv].copy_from_slice(&out.as_flattened()[..task.dv]);
     }
+    tile.store(&scratch.coded, partial, 2 + task.dv);
 }
 
 /// The part of `seen` in a page, counted from the page's start.
@@ -146,6 +166,13 @@ impl Chunk for [f16; LANES] {
     }
 }
 
+/// A page of numbers.
+#[derive(Clone, Copy)]
+enum Plain<'a> {
+    F16(&'a [f16]),
+    F32(&'a [f32]),
+}
+
 /// A page whose rows are whole chunks, to be read as it lies; or not.
 enum Direct<'a> {
     F16(&'a [[f16; LANES]]),
@@ -154,10 +181,10 @@ enum Direct<'a> {
 }
 
 #[inline(always)]
-fn direct(page: KvPage<'_>, dim: usize, rows: usize) -> Direct<'_> {
+fn direct(page: Plain<'_>, dim: usize, rows: usize) -> Direct<'_> {
     match page {
-        KvPage::F32(x) if dim.is_multiple_of(LANES) => Direct::F32(x.as_chunks().0),
-        KvPage::F16(x) if dim.is_multiple_of(LANES) && rows <= DIRECT_ROWS => Direct::F16(x.as_chunks().0),
+        Plain::F32(x) if dim.is_multiple_of(LANES) => Direct::F32(x.as_chunks().0),
+        Plain::F16(x) if dim.is_multiple_of(LANES) && rows <= DIRECT_ROWS => Direct::F16(x.as_chunks().0),
         _ => Direct::No,
     }
 }
@@ -206,7 +233,7 @@ fn widen<S: Simd, R: Row>(s: S, row: &R, out: &mut [[f32; LANES]]) {
 #[inline(always)]
 fn widen_page<S: Simd>(
     s: S,
-    page: KvPage<'_>,
+    page: Plain<'_>,
     dim: usize,
     positions: Range<usize>,
     panel: &mut [[f32; LANES]],
@@ -215,8 +242,8 @@ fn widen_page<S: Simd>(
     for position in positions {
         let out = &mut panel[position * lines..][..lines];
         match page {
-            KvPage::F16(x) => widen(s, &F16(&x[position * dim..][..dim]), out),
-            KvPage::F32(x) => widen(s, &F32(&x[position * dim..][..dim]), out),
+            Plain::F16(x) => widen(s, &F16(&x[position * dim..][..dim]), out),
+            Plain::F32(x) => widen(s, &F32(&x[position * dim..][..dim]), out),
         }
     }
 }

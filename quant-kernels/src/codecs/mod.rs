@@ -35,6 +35,7 @@ mod random;
 mod records;
 mod registry;
 mod rotation;
+mod space;
 pub mod turbo_mse;
 pub mod turbo_prod;
 pub mod uniform;
@@ -43,6 +44,7 @@ pub use crate::attention::PAGE;
 pub use records::{Domain, RecordCodec, ScaleOverflow, Sketch};
 pub use registry::{CodecEntry, CodecParams, entry, registry};
 pub use rotation::{Rotation, RotationKind};
+pub use space::Space;
 
 use crate::{Error, Isa};
 use std::fmt;
@@ -54,6 +56,10 @@ pub trait Codec: fmt::Debug + Send + Sync {
 
     /// Bytes of an encoded page.
     fn page_bytes(&self) -> usize;
+
+    /// Where prepared queries or sums live. Codecs of keys with one space prepare a query to the same numbers; codecs
+    /// of values with one space may add to the same sums and finish them alike.
+    fn space(&self) -> Space;
 
     /// Encodes a page: `x` is `[PAGE][dim]`, `page` has [`Codec::page_bytes`] bytes.
     ///
@@ -135,7 +141,7 @@ pub struct CodecScratch {
 }
 
 /// The first `len` elements of a buffer that only grows.
-fn take<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+pub(crate) fn take<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
         buffer.resize(len, T::default());
     }

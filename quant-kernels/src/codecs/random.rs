@@ -19,6 +19,11 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
+    /// One number of two, well mixed.
+    pub fn fold(a: u64, b: u64) -> u64 {
+        Self(a.rotate_left(32) ^ Self(b).bits()).bits()
+    }
+
     /// 1 or -1.
     pub fn sign(&mut self) -> f32 {
         if self.bits() >> 63 == 0 { 1.0 } else { -1.0 }

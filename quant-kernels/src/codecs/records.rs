@@ -9,7 +9,7 @@
 
 use super::matrix::{Matrix, dot};
 use super::rotation::Rotation;
-use super::{Codec, CodecScratch, KeyCodec, PAGE, ValueCodec, take};
+use super::{Codec, CodecScratch, KeyCodec, PAGE, Space, ValueCodec, take};
 use crate::simd::{self, Kernel, Simd};
 use crate::{Error, Isa};
 use half::f16;
@@ -33,6 +33,7 @@ pub enum Domain {
 pub struct Sketch {
     matrix: Matrix,
     dim: usize,
+    seed: u64,
 }
 
 impl Sketch {
@@ -42,7 +43,12 @@ impl Sketch {
     /// If `dim` is no multiple of 16.
     pub fn new(dim: usize, len: usize, seed: u64) -> Self {
         assert!(dim.is_multiple_of(16), "sketch: the dimension is no multiple of 16");
-        Self { matrix: Matrix::gaussian(len, dim, seed), dim }
+        Self { matrix: Matrix::gaussian(len, dim, seed), dim, seed }
+    }
+
+    /// What tells this sketch from others.
+    fn numbers(&self) -> [u64; 3] {
+        [4, self.len() as u64, self.seed]
     }
 
     /// Values of a sketch.
@@ -82,6 +88,16 @@ impl Domain {
             Self::Rotated(rotation) => rotation.dim(),
             Self::Sketched(sketch) => sketch.len(),
             Self::RotatedAndSketched(rotation, sketch) => rotation.dim() + sketch.len(),
+        }
+    }
+
+    /// The coordinates of `z`.
+    fn space(&self) -> Space {
+        match self {
+            Self::Plain(dim) => Space::plain(*dim),
+            Self::Rotated(rotation) => rotation.space(),
+            Self::Sketched(sketch) => Space::plain(sketch.dim).then(sketch.numbers()),
+            Self::RotatedAndSketched(rotation, sketch) => rotation.space().then(sketch.numbers()),
         }
     }
 
@@ -159,6 +175,10 @@ impl<C: RecordCodec> Codec for C {
 
     fn page_bytes(&self) -> usize {
         self.record_bytes() * PAGE
+    }
+
+    fn space(&self) -> Space {
+        self.domain().space()
     }
 
     fn encode(&self, isa: Isa, x: &[f32], scratch: &mut CodecScratch, page: &mut [u8]) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! Random rotations: they spread a vector's energy evenly over its coordinates, whatever the vector.
 
+use super::Space;
 use super::matrix::Matrix;
 use super::random::SplitMix;
 use crate::hadamard::{Direction, Hadamard};
@@ -21,7 +22,10 @@ pub enum RotationKind {
 
 /// An orthogonal map of vectors of `dim` values, from a seed.
 #[derive(Debug, Clone)]
-pub struct Rotation(Form);
+pub struct Rotation {
+    form: Form,
+    space: Space,
+}
 
 #[derive(Debug, Clone)]
 enum Form {
@@ -40,19 +44,26 @@ impl Rotation {
     /// [`Error::Dim`] if there is no Hadamard matrix of this size (see [`Hadamard::new`]); QR takes the same sizes.
     pub fn new(kind: RotationKind, dim: usize, seed: u64) -> Result<Self, Error> {
         let transform = Hadamard::new(dim)?;
-        let rounds = match kind {
-            RotationKind::Hadamard => 1,
-            RotationKind::HadamardTwice => 2,
-            RotationKind::Qr => return Ok(Self(Form::Dense(Matrix::orthogonal(dim, seed)))),
+        let hadamard = |rounds: usize| {
+            let mut random = SplitMix::new(seed);
+            Form::Hadamard { transform, signs: (0..rounds * dim).map(|_| random.sign()).collect() }
         };
-        let mut random = SplitMix::new(seed);
-        let signs = (0..rounds * dim).map(|_| random.sign()).collect();
-        Ok(Self(Form::Hadamard { transform, signs }))
+        let (number, form) = match kind {
+            RotationKind::Hadamard => (1, hadamard(1)),
+            RotationKind::HadamardTwice => (2, hadamard(2)),
+            RotationKind::Qr => (3, Form::Dense(Matrix::orthogonal(dim, seed))),
+        };
+        Ok(Self { form, space: Space::plain(dim).then([number, seed]) })
+    }
+
+    /// The rotated coordinates.
+    pub fn space(&self) -> Space {
+        self.space
     }
 
     /// Values of a vector.
     pub fn dim(&self) -> usize {
-        match &self.0 {
+        match &self.form {
             Form::Hadamard { transform, .. } => transform.dim(),
             Form::Dense(matrix) => matrix.rows(),
         }
@@ -63,7 +74,7 @@ impl Rotation {
     /// # Panics
     /// If a length is not the dimension.
     pub fn apply(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
-        match &self.0 {
+        match &self.form {
             Form::Hadamard { transform, signs } => {
                 out.copy_from_slice(x);
                 for signs in signs.chunks_exact(transform.dim()) {
@@ -80,7 +91,7 @@ impl Rotation {
     /// # Panics
     /// If a length is not the dimension.
     pub fn invert(&self, isa: Isa, x: &mut [f32], buffer: &mut [f32]) {
-        match &self.0 {
+        match &self.form {
             Form::Hadamard { transform, signs } => {
                 assert!(x.len() == transform.dim(), "rotation: wrong lengths");
                 for signs in signs.chunks_exact(transform.dim()).rev() {

@@ -70,6 +70,8 @@ impl FinishReason {
 pub struct Stats {
     /// Tokens that had to be read before the first one could be chosen.
     pub prompt_tokens: usize,
+    /// Tokens before those whose results were known from earlier prompts.
+    pub reused_tokens: usize,
     /// Tokens chosen, without the one that ended the text.
     pub generated_tokens: usize,
     /// Tokens evaluated after the prompt: the ones that [`Self::decode`] was spent on.
@@ -82,6 +84,10 @@ pub struct Stats {
     pub first_token: Option<Duration>,
     /// Bytes of the KV cache in use at the end, all sequences together.
     pub kv_bytes: usize,
+    /// The most bytes of the KV cache that were ever in use.
+    pub kv_peak_bytes: usize,
+    /// What the same positions would take in f16.
+    pub kv_f16_bytes: usize,
 }
 
 impl Stats {

@@ -7,12 +7,14 @@ mod options;
 mod session;
 #[cfg(test)]
 mod simulation;
+mod snapshot;
 mod step;
 
 pub use event::{Event, Finish, FinishReason, Stats};
 pub use generation::Generation;
 pub use options::EngineOptions;
 pub use session::{GenerateOptions, SessionId};
+pub use snapshot::Binding;
 pub use step::Report;
 
 use crate::backend::Backend;
@@ -39,6 +41,8 @@ pub struct Engine {
     /// Prompt tokens read in a step at the most.
     chunk: usize,
     threads: usize,
+    /// Keep what prompts have in common for later ones.
+    prefix_cache: bool,
     sessions: BTreeMap<SessionId, Session>,
     next_session: u64,
     next_order: u64,
@@ -57,9 +61,10 @@ impl Engine {
         let plan = options.plan(model)?;
         let team = Arc::new(Team::new(plan.threads)?);
         let context = Context::new(Arc::new(Kernels::new(options.isa)), team, options.activations);
-        let cache = KvCache::new(model.decoder().kv_layout(), options.kv, plan.budget)?;
+        let cache = KvCache::new(model.decoder().kv_layout(), &options.kv, plan.budget)?;
         let backend = Box::new(ModelBackend::new(Arc::clone(model), context));
-        Ok(Self { threads: plan.threads, ..Self::with_backend(backend, cache, plan.context, options.chunk) })
+        let engine = Self::with_backend(backend, cache, plan.context, options.chunk);
+        Ok(Self { threads: plan.threads, prefix_cache: options.prefix_cache, ..engine })
     }
 
     fn with_backend(backend: Box<dyn Backend>, cache: KvCache, context: usize, chunk: usize) -> Self {
@@ -69,6 +74,7 @@ impl Engine {
             context,
             chunk: chunk.max(1),
             threads: 1,
+            prefix_cache: false,
             sessions: BTreeMap::new(),
             next_session: 0,
             next_order: 0,
@@ -180,18 +186,50 @@ impl Engine {
             let reached = self.cache.rewind(sequence, tokens - 1)?;
             self.idle(id)?.done = reached;
         }
+        let reused = self.reuse(id)?;
         let session = self.sessions.get(&id).ok_or(Error::UnknownSession)?;
         let decoder = self.backend.decoder(&session.tokens);
-        let job = Job::new(options, decoder, session.pending().len(), self.next_order)?;
+        let mut job = Job::new(options, decoder, session.pending().len(), self.next_order)?;
+        job.stats.reused_tokens = reused;
         self.next_order += 1;
         self.idle(id)?.job = Some(job);
         Ok(())
     }
 
+    /// Gives a session of which nothing was evaluated the longest past that is known of its tokens; the last one is left
+    /// to be evaluated. Returns how many tokens that spares.
+    fn reuse(&mut self, id: SessionId) -> Result<usize, Error> {
+        let session = self.sessions.get_mut(&id).ok_or(Error::UnknownSession)?;
+        let Some((_, before)) =
+            session.tokens.split_last().filter(|_| self.prefix_cache && session.done == 0)
+        else {
+            return Ok(0);
+        };
+        let (sequence, reached) = self.cache.resume(before)?;
+        let fresh = std::mem::replace(&mut session.sequence, sequence);
+        session.done = reached;
+        self.cache.release(fresh)?;
+        Ok(reached)
+    }
+
+    /// Keeps the pages of a session for others that begin alike.
+    fn remember(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get(&id).filter(|_| self.prefix_cache) {
+            let tokens = session.tokens.get(..session.done).unwrap_or_default();
+            // An open session's sequence and what it has done are known to the cache.
+            let _ = self.cache.remember(session.sequence, tokens);
+        }
+    }
+
+    /// Forgets what is kept of earlier prompts, see [`EngineOptions::prefix_cache`].
+    pub fn forget_prefixes(&mut self) {
+        self.cache.forget();
+    }
+
     /// Ends a session's generation. The session stays open, with the tokens chosen so far. `None` if none runs.
     pub fn cancel(&mut self, id: SessionId) -> Option<Finish> {
         let job = self.sessions.get_mut(&id)?.job.take()?;
-        Some(job.finish(FinishReason::Cancelled, self.cache.stats().used_bytes))
+        Some(job.finish(FinishReason::Cancelled, &self.cache.stats()))
     }
 
     /// Continues a session's text, as an iterator of events. The session stays open.

@@ -2,7 +2,7 @@
 
 use crate::{Error, Model, memory, threads};
 use quant_kernels::{Activations, Isa};
-use quant_kvcache::{KvCache, KvType, PAGE};
+use quant_kvcache::{KvCache, PAGE, Policy};
 
 /// How an engine computes and how much memory it may take. Only [`Self::kv`] and [`Self::activations`] change
 /// results.
@@ -13,7 +13,7 @@ pub struct EngineOptions {
     /// Threads that compute; `None` is one for each physical core this process may use.
     pub threads: Option<usize>,
     /// How keys and values are stored.
-    pub kv: KvType,
+    pub kv: Policy,
     /// How activations are treated.
     pub activations: Activations,
     /// Tokens that a sequence can have; `None` is what the model declares, as far as half of the free memory holds
@@ -24,6 +24,9 @@ pub struct EngineOptions {
     pub kv_budget: Option<usize>,
     /// Prompt tokens that a step reads at the most.
     pub chunk: usize,
+    /// Keep what is computed for prompts when their sessions are closed, as far as the budget allows, for later ones that
+    /// begin alike. Results are the same bits; memory is given up when other sequences need it.
+    pub prefix_cache: bool,
 }
 
 impl Default for EngineOptions {
@@ -31,11 +34,12 @@ impl Default for EngineOptions {
         Self {
             isa: Isa::detect(),
             threads: None,
-            kv: KvType::F16,
+            kv: Policy::F16,
             activations: Activations::Auto,
             context: None,
             kv_budget: None,
             chunk: 512,
+            prefix_cache: false,
         }
     }
 }
@@ -50,29 +54,29 @@ pub(super) struct Plan {
 
 impl EngineOptions {
     pub(super) fn plan(&self, model: &Model) -> Result<Plan, Error> {
-        let page_bytes = KvCache::new(model.decoder().kv_layout(), self.kv, 0)?.page_bytes();
+        let cache = KvCache::new(model.decoder().kv_layout(), &self.kv, 0)?;
         let free = usize::try_from(memory::available_bytes()).unwrap_or(usize::MAX);
         let threads = self.threads.unwrap_or_else(threads::physical_cores).max(1);
         let declared = model.info().context_length.max(1);
         if let Some(context) = self.context.filter(|&context| context > declared) {
             tracing::warn!(context, declared, "the context is longer than the model was trained for");
         }
-        let (context, budget) = self.share(page_bytes, declared, free)?;
+        let (context, budget) = self.share(&cache, declared, free)?;
         Ok(Plan { threads, context, budget })
     }
 
     /// The context in tokens and the budget in bytes.
-    fn share(&self, page_bytes: usize, declared: usize, free: usize) -> Result<(usize, usize), Error> {
-        let needs = |context: usize| context.div_ceil(PAGE).saturating_mul(page_bytes);
-        let budget = self.kv_budget.unwrap_or_else(|| (free / 2).max(self.context.map_or(page_bytes, needs)));
-        let holds = (budget / page_bytes.max(1)).saturating_mul(PAGE);
+    fn share(&self, cache: &KvCache, declared: usize, free: usize) -> Result<(usize, usize), Error> {
+        let needs = |context: usize| cache.bytes_for(context, self.chunk.min(context));
+        let budget = self.kv_budget.unwrap_or_else(|| (free / 2).max(needs(self.context.unwrap_or(PAGE))));
+        let holds = cache.positions_in(budget, self.chunk);
         match self.context {
             Some(0) => Err(Error::ContextBudget { context: 0, needed: 0, budget }),
-            Some(context) if context > holds => {
+            Some(context) if needs(context) > budget => {
                 Err(Error::ContextBudget { context, needed: needs(context), budget })
             }
             Some(context) => Ok((context, budget)),
-            None if holds == 0 => Err(Error::ContextBudget { context: PAGE, needed: page_bytes, budget }),
+            None if holds == 0 => Err(Error::ContextBudget { context: PAGE, needed: needs(PAGE), budget }),
             None => Ok((declared.min(holds), budget)),
         }
     }
@@ -80,25 +84,29 @@ impl EngineOptions {
 
 #[cfg(test)]
 mod tests {
-    use super::EngineOptions;
+    use super::{EngineOptions, KvCache, Policy};
+    use quant_kvcache::LayerShape;
 
     #[test]
     fn context_and_budget() {
         let share = |context, kv_budget, free| {
             let options = EngineOptions { context, kv_budget, ..EngineOptions::default() };
-            options.share(1000, 1024, free).ok()
+            // A position takes 8 bytes, a page 1024.
+            let shape = LayerShape { kv_heads: 1, key_dim: 2, value_dim: 2 };
+            let cache = KvCache::new(vec![shape], Policy::F16, 0).unwrap();
+            options.share(&cache, 1024, free).ok()
         };
         // As much as declared; as half of the free memory holds; at least a page.
         assert_eq!(share(None, None, 1 << 20), Some((1024, 1 << 19)));
         assert_eq!(share(None, None, 6_500), Some((384, 3_250)));
-        assert_eq!(share(None, None, 0), Some((128, 1000)));
+        assert_eq!(share(None, None, 0), Some((128, 1024)));
         // What is asked for is given, whatever is free.
-        assert_eq!(share(Some(300), None, 0), Some((300, 3000)));
-        assert_eq!(share(Some(4096), None, 0), Some((4096, 32_000)));
+        assert_eq!(share(Some(300), None, 0), Some((300, 3 << 10)));
+        assert_eq!(share(Some(4096), None, 0), Some((4096, 32 << 10)));
         // A budget is kept.
-        assert_eq!(share(None, Some(2_999), 1 << 20), Some((256, 2_999)));
-        assert_eq!(share(Some(300), Some(2_999), 1 << 20), None);
-        assert_eq!(share(None, Some(999), 1 << 20), None);
+        assert_eq!(share(None, Some(3_071), 1 << 20), Some((256, 3_071)));
+        assert_eq!(share(Some(300), Some(3_071), 1 << 20), None);
+        assert_eq!(share(None, Some(1_023), 1 << 20), None);
         assert_eq!(share(Some(0), None, 1 << 20), None);
     }
 }

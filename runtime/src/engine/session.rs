@@ -126,7 +126,7 @@ impl Job {
     }
 
     /// The end.
-    pub(super) fn finish(mut self, reason: FinishReason, kv_bytes: usize) -> Finish {
+    pub(super) fn finish(mut self, reason: FinishReason, kv: &quant_kvcache::Stats) -> Finish {
         let mut text = String::new();
         if reason != FinishReason::StopString {
             // The rest of a broken character may still complete a stop string.
@@ -136,7 +136,9 @@ impl Job {
                 text.push_str(&self.stops.finish());
             }
         }
-        self.stats.kv_bytes = kv_bytes;
+        self.stats.kv_bytes = kv.used_bytes;
+        self.stats.kv_peak_bytes = kv.peak_bytes;
+        self.stats.kv_f16_bytes = kv.f16_bytes;
         Finish { reason, text, stats: self.stats }
     }
 }

@@ -10,8 +10,7 @@ use crate::sample::Pieces;
 use crate::{Error, SamplerConfig};
 use proptest::prelude::*;
 use quant_kernels::Isa;
-use quant_kernels::attention::KvPage;
-use quant_kvcache::{KvCache, KvType, LayerShape};
+use quant_kvcache::{KvCache, LayerShape, Policy};
 use quant_models::{LogitsWanted, Span};
 use quant_tokenizer::DecoderState;
 use std::borrow::Cow;
@@ -35,6 +34,10 @@ impl Pieces for Simulated {
 impl Backend for Simulated {
     fn vocabulary(&self) -> usize {
         VOCABULARY
+    }
+
+    fn file(&self) -> Option<&quant_gguf::Gguf> {
+        None
     }
 
     fn isa(&self) -> Isa {
@@ -80,15 +83,16 @@ impl Backend for Simulated {
                 };
                 if wanted {
                     let (mut keys, mut values) = (Vec::new(), Vec::new());
-                    cache.pages(span.sequence, 0, 0, position + 1, &mut keys, &mut values)?;
+                    cache.pages(span.sequence, 0, 0, position / 128, &mut keys, &mut values)?;
                     let mut hash = 0u64;
                     for p in 0..=position {
-                        let at = |pages: &[KvPage<'_>]| match &pages[p / 128] {
-                            KvPage::F32(page) => page[p % 128],
-                            KvPage::F16(_) => unreachable!("the cache is f32"),
-                        };
-                        assert_eq!(at(&values), p as f32, "the page of another position");
-                        hash = (hash ^ at(&keys) as u64 ^ (p as u64) << 8)
+                        let key = keys[p / 128].get(p % 128).expect("the cache is f32");
+                        assert_eq!(
+                            values[p / 128].get(p % 128),
+                            Some(p as f32),
+                            "the page of another position"
+                        );
+                        hash = (hash ^ key as u64 ^ (p as u64) << 8)
                             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
                             .rotate_left(23);
                     }
@@ -107,7 +111,7 @@ impl Backend for Simulated {
 
 fn engine(pages: usize, context: usize, chunk: usize) -> Engine {
     let shape = LayerShape { kv_heads: 1, key_dim: 1, value_dim: 1 };
-    let cache = KvCache::new(vec![shape], KvType::F32, pages * PAGE_BYTES).unwrap();
+    let cache = KvCache::new(vec![shape], Policy::F32, pages * PAGE_BYTES).unwrap();
     assert_eq!(cache.page_bytes(), PAGE_BYTES);
     Engine::with_backend(Box::new(Simulated), cache, context, chunk)
 }

@@ -2,6 +2,7 @@
 
 use super::{Engine, Event, SessionId};
 use crate::Error;
+use quant_kvcache::PAGE;
 use quant_models::{LogitsWanted, Span};
 use std::time::Instant;
 
@@ -107,7 +108,11 @@ impl Engine {
         self.backend.forward(&mut self.cache, &spans, &mut self.logits)?;
         for part in planned {
             if let Some(session) = self.sessions.get_mut(&part.id) {
+                let before = session.done;
                 session.done += part.count;
+                if session.done / PAGE > before / PAGE {
+                    self.remember(part.id);
+                }
             }
         }
         Ok(())
@@ -131,8 +136,8 @@ impl Engine {
         match job.choose(&*self.backend, &mut session.tokens, self.context, row, report) {
             Ok(None) => {}
             Ok(Some(reason)) => {
-                let kv_bytes = self.cache.stats().used_bytes;
-                let ended = session.job.take().map(|job| job.finish(reason, kv_bytes));
+                let kv = self.cache.stats();
+                let ended = session.job.take().map(|job| job.finish(reason, &kv));
                 reports.extend(ended.map(|finish| (id, Ok(Event::Finished(finish)))));
             }
             Err(error) => self.fail(id, error, reports),

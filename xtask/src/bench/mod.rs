@@ -1,8 +1,9 @@
 //! `cargo xtask bench` and `cargo xtask peers`: kernels, models and cold starts, ours beside the machine's limits and
-//! the peer.
+//! the peer; and the error of KV codecs.
 
 mod engine;
 mod kernels;
+mod kv_quality;
 mod models;
 pub mod peers;
 mod plan;
@@ -98,9 +99,17 @@ fn ty(text: &str) -> Result<GgmlType> {
 /// A part of the benches.
 type Part = fn(&Options) -> Result<Vec<serde_json::Value>>;
 
-/// The parts by name; `criterion` runs only when asked for.
-const PARTS: [(&str, Part); 4] =
-    [("kernels", kernels::run), ("models", models::run), ("start", start::run), ("criterion", criterion)];
+/// The parts by name; those of [`ON_REQUEST`] run only when asked for.
+const PARTS: [(&str, Part); 5] = [
+    ("kernels", kernels::run),
+    ("models", models::run),
+    ("start", start::run),
+    ("criterion", criterion),
+    ("kv-quality", kv_quality::run),
+];
+
+/// Parts that are not about this machine's speed beside its limits.
+const ON_REQUEST: [&str; 2] = ["criterion", "kv-quality"];
 
 /// Runs the parts asked for.
 pub fn run(args: Vec<String>) -> Result<()> {
@@ -112,7 +121,7 @@ pub fn run(args: Vec<String>) -> Result<()> {
     let mut results = Vec::new();
     for (name, part) in PARTS {
         let asked = options.parts.iter().any(|asked| asked == name);
-        if asked || options.parts.is_empty() && name != "criterion" {
+        if asked || options.parts.is_empty() && !ON_REQUEST.contains(&name) {
             results.extend(part(&options)?);
         }
     }

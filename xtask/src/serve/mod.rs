@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use quant_gguf::{Bytes, Gguf};
 use quant_kernels::parallel::Team;
 use quant_kernels::{Activations, Isa, Kernels, Parallel};
-use quant_kvcache::{KvCache, KvType};
+use quant_kvcache::{KvCache, Policy};
 use quant_models::{Context, Decoder, LogitsWanted, NoProbe, Span};
 use std::io::BufRead as _;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub fn run(args: Vec<String>) -> Result<()> {
     let decoder = quant_models::load(&file)?;
     let parallel: Arc<dyn Parallel + Send> = Arc::new(Team::new(threads)?);
     let context = Context::new(Arc::new(Kernels::new(isa()?)), parallel, Activations::Auto);
-    let cache = KvCache::new(decoder.kv_layout(), KvType::F16, 2 << 30)?;
+    let cache = KvCache::new(decoder.kv_layout(), Policy::F16, 2 << 30)?;
     let mut ours = Ours { decoder, context, cache, logits: Vec::new(), bytes };
     println!("{}", serde_json::json!({ "ready": true, "load_s": start.elapsed().as_secs_f64() }));
     for line in std::io::stdin().lock().lines() {

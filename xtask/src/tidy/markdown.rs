@@ -8,7 +8,7 @@ use std::path::Path;
 const TASKS: &[&str] = &["tidy", "targets", "bench", "peers", "compare", "sanitize", "model", "help"];
 
 /// Subcommands of `quant`.
-const SUBCOMMANDS: &[&str] = &["run", "inspect", "tokenize", "logits", "bench"];
+const SUBCOMMANDS: &[&str] = &["run", "inspect", "tokenize", "logits", "bench", "perplexity", "kv-table"];
 
 pub fn check(root: &Path, files: &[String], findings: &mut Findings) -> Result<()> {
     let pages = files

@@ -42,7 +42,9 @@ mod score;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use dots::{PlaneKernel, PlaneOps};
 
-use super::{Codec, CodecParams, CodecScratch, KeyCodec, PAGE, Rotation, RotationKind, ValueCodec, take};
+use super::{
+    Codec, CodecParams, CodecScratch, KeyCodec, PAGE, Rotation, RotationKind, Space, ValueCodec, take,
+};
 use crate::{Error, Isa};
 use half::f16;
 
@@ -88,6 +90,7 @@ struct Planes {
     /// Weights of the channels and their inverses; empty if all are 1.
     balance: Vec<f32>,
     inverse_balance: Vec<f32>,
+    space: Space,
 }
 
 /// Which way the planes lie.
@@ -114,7 +117,8 @@ impl Planes {
             return Err(Error::Parameter { codec, takes, got: channel });
         }
         let inverse_balance = balance.iter().map(|b| 1.0 / b).collect();
-        Ok(Self { dim, bits, kept: bits, rotation, balance: balance.to_vec(), inverse_balance })
+        let space = rotation.space().then(balance.iter().map(|b| u64::from(b.to_bits())));
+        Ok(Self { dim, bits, kept: bits, rotation, balance: balance.to_vec(), inverse_balance, space })
     }
 
     /// The codec of pages that were cut to `kept` bits.
@@ -246,6 +250,10 @@ macro_rules! codec {
 
             fn page_bytes(&self) -> usize {
                 page_bytes(self.0.dim, self.0.kept)
+            }
+
+            fn space(&self) -> Space {
+                self.0.space
             }
 
             /// Encodes with all of the codec's bits, then keeps the planes that fit in `page`.

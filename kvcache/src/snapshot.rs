@@ -1,0 +1,235 @@
+//! A sequence's memory as bytes to store, and back: mapped bytes are used where they lie.
+//!
+//! A part is all blocks of one form of one group, one after the other ([`crate::schedule`]); sealed forms never change, so
+//! an imported sequence reads them from the caller's bytes, and only what was written last is copied. The bytes mean
+//! something only to a cache with the same [`KvCache::describe`], and f16 and f32 are in the machine's byte order.
+
+use crate::arena::Foreign;
+use crate::layout::{Cells, Layer};
+use crate::schedule::RAW;
+use crate::sequence::{Held, Sequence, Table};
+use crate::{Error, KvCache, PAGE, SequenceId};
+use quant_kernels::codecs::Codec;
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A sequence, to be stored.
+#[derive(Debug)]
+pub struct Export<'a> {
+    /// Positions.
+    pub len: usize,
+    /// Its blocks.
+    pub parts: Vec<ExportPart<'a>>,
+}
+
+/// The blocks of one form of one group of layers.
+#[derive(Debug)]
+pub struct ExportPart<'a> {
+    /// The group.
+    pub group: usize,
+    /// The form.
+    pub form: usize,
+    /// Which pages of the sequence, ascending.
+    pub pages: Vec<u32>,
+    /// A block for each of them, all of one size.
+    pub blocks: Vec<Cow<'a, [u8]>>,
+}
+
+/// A range of bytes that live as long as anybody uses them: of a mapped file, for one.
+#[derive(Clone)]
+pub struct Bytes {
+    memory: Foreign,
+    range: Range<usize>,
+}
+
+impl Bytes {
+    /// A range of some memory; `None` if it is not within it.
+    pub fn new(memory: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Option<Self> {
+        (*memory).as_ref().get(range.clone())?;
+        Some(Self { memory, range })
+    }
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        (*self.memory).as_ref().get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bytes({})", self.range.len())
+    }
+}
+
+/// What [`ExportPart`] was, read back.
+#[derive(Debug, Clone)]
+pub struct ImportPart {
+    /// The group.
+    pub group: usize,
+    /// The form.
+    pub form: usize,
+    /// Which pages of the sequence.
+    pub pages: Vec<u32>,
+    /// Their blocks, one after the other.
+    pub bytes: Bytes,
+}
+
+impl KvCache {
+    /// Writes everything that the bytes of a page depend on besides the model: two caches that are described alike
+    /// understand each other's pages.
+    ///
+    /// # Errors
+    /// As `out`.
+    pub fn describe(&self, out: &mut dyn Write) -> fmt::Result {
+        writeln!(out, "pages of {PAGE}, format {FORMAT}, {}", self.policy())?;
+        writeln!(out, "{}", if cfg!(target_endian = "little") { "little-endian" } else { "big-endian" })?;
+        for Layer { shape, window, source, balance } in &self.layout.layers {
+            writeln!(out, "{shape:?} {window:?} {source:?}")?;
+            for weight in balance.iter().flat_map(|balance| balance.iter()) {
+                write!(out, "{:x} ", weight.to_bits())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The blocks that a sequence holds, to be stored. What was not committed is not in it, nor is anything of another
+    /// sequence.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSequence`].
+    pub fn export(&self, id: SequenceId) -> Result<Export<'_>, Error> {
+        let sequence = self.sequence(id)?;
+        let len = sequence.len;
+        let mut parts = Vec::new();
+        for (group, ((table, pages), of)) in
+            sequence.tables.iter().zip(&self.pages).zip(&self.layout.groups).enumerate()
+        {
+            for form in 0..of.forms.len() {
+                let mut part = ExportPart { group, form, pages: Vec::new(), blocks: Vec::new() };
+                for (index, held) in table.held.iter().enumerate().take(len.div_ceil(PAGE)) {
+                    let Some(page) = held.page.filter(|_| held.forms >> form & 1 == 1) else { continue };
+                    let whole = (index + 1) * PAGE <= len;
+                    let Some(block) = pages.block(page, form).filter(|_| pages.is_full(page, form)) else {
+                        continue;
+                    };
+                    let bytes = self.arena.bytes(block);
+                    part.pages.push(index as u32);
+                    if whole {
+                        part.blocks.push(Cow::Borrowed(bytes));
+                    } else if form == RAW {
+                        part.blocks.push(Cow::Owned(self.committed_rows(group, bytes, len - index * PAGE)));
+                    } else {
+                        part.pages.pop();
+                    }
+                }
+                if !part.pages.is_empty() {
+                    parts.push(part);
+                }
+            }
+        }
+        Ok(Export { len, parts })
+    }
+
+    /// A block as written with zeros behind its first rows: what lies there may be of others.
+    fn committed_rows(&self, group: usize, block: &[u8], rows: usize) -> Vec<u8> {
+        fn keep<C: ?Sized + Codec>(cells: &Cells<C>, heads: usize, rows: usize, from: &[u8], to: &mut [u8]) {
+            for head in 0..heads {
+                let mut range = cells.of(head);
+                range.end = range.start + range.len() / PAGE * rows;
+                to[range.clone()].copy_from_slice(&from[range]);
+            }
+        }
+        let of = &self.layout.groups[group];
+        let mut out = vec![0; block.len()];
+        for (cells, shape) in of.forms[RAW].layers.iter().zip(&of.shapes) {
+            keep(&cells.keys, shape.kv_heads, rows, block, &mut out);
+            keep(&cells.values, shape.kv_heads, rows, block, &mut out);
+        }
+        out
+    }
+
+    /// A sequence of `len` positions from what [`KvCache::export`] gave. Sealed blocks are read where they lie, and count
+    /// neither as used nor against the budget; the others are copied.
+    ///
+    /// # Errors
+    /// [`Error::Snapshot`] if the parts are not those of such a sequence of this cache; [`Error::OutOfMemory`].
+    pub fn import(&mut self, len: usize, parts: &[ImportPart]) -> Result<SequenceId, Error> {
+        let bad = |problem| Error::Snapshot { problem };
+        let count = len.div_ceil(PAGE);
+        let listed: usize = parts.iter().map(|part| part.pages.len()).sum();
+        if len == 0 || listed < count {
+            return Err(bad("it does not hold as many pages as it has positions"));
+        }
+        let mut wanted = vec![0; self.layout.groups.iter().map(|group| group.forms.len()).sum()];
+        for (i, part) in parts.iter().enumerate() {
+            if parts[..i].iter().any(|other| (other.group, other.form) == (part.group, part.form)) {
+                return Err(bad("it holds pages twice"));
+            }
+            let group = self.layout.groups.get(part.group).ok_or(bad("it has other groups of layers"))?;
+            let form = group.forms.get(part.form).ok_or(bad("it has other forms of pages"))?;
+            if !part.pages.is_sorted_by(|a, b| a < b)
+                || part.pages.last().is_some_and(|&page| page as usize >= count)
+            {
+                return Err(bad("its pages are not in order"));
+            }
+            if part.pages.len().checked_mul(form.bytes) != Some(part.bytes.as_ref().len()) {
+                return Err(bad("its pages have another size"));
+            }
+            if part.form == RAW {
+                wanted[self.pages[part.group].pool(RAW) as usize] += part.pages.len();
+            }
+        }
+        while let Err(error) = self.arena.ensure(&wanted) {
+            if !self.evict() {
+                return Err(error);
+            }
+        }
+        let mut tables: Vec<Vec<Held>> = Vec::with_capacity(self.pages.len());
+        for pages in &mut self.pages {
+            tables.push((0..count).map(|_| Held { page: Some(pages.create()), forms: 0 }).collect());
+        }
+        let mut result = Ok(());
+        for part in parts {
+            result = result.and_then(|()| self.import_part(part, &mut tables[part.group]));
+        }
+        let id = self.insert(Sequence { len, tables: tables.into_iter().map(Table::from).collect() });
+        // Pages without any form are those that a sliding window has left.
+        let reached = result.and_then(|()| self.rewind(id, len));
+        if reached == Ok(len) {
+            return Ok(id);
+        }
+        self.release(id)?;
+        Err(reached.err().unwrap_or(bad("it lacks pages that the next position sees")))
+    }
+
+    /// Gives the pages of a table a form; the part was checked, and its form is new to them.
+    fn import_part(&mut self, part: &ImportPart, table: &mut [Held]) -> Result<(), Error> {
+        let Self { arena, pages, .. } = self;
+        let pages = &mut pages[part.group];
+        let bytes = part.bytes.as_ref();
+        let blocks = match part.form {
+            RAW => Vec::new(),
+            form => arena.adopt(pages.pool(form), &part.bytes.memory, part.bytes.range.clone()),
+        };
+        let size = bytes.len() / part.pages.len().max(1);
+        for (i, &index) in part.pages.iter().enumerate() {
+            let held = &mut table[index as usize];
+            let Some(page) = held.page else { continue };
+            match blocks.get(i) {
+                Some(&block) => pages.adopt(page, part.form, block),
+                None => {
+                    let to = pages.hold(arena, page, RAW)?;
+                    arena.bytes_mut(to).copy_from_slice(&bytes[i * size..][..size]);
+                }
+            }
+            held.forms |= 1 << part.form;
+        }
+        Ok(())
+    }
+}
+
+/// Grows whenever the bytes of some form change.
+const FORMAT: u32 = 1;

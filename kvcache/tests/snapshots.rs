@@ -1,0 +1,131 @@
+//! Sequences as bytes and back: the same bits, read where they lie, and refusals without a leak.
+
+mod common;
+
+use common::{Loop, layers, straight, tokens};
+use proptest::prelude::*;
+use quant_kvcache::{Bytes, Error, ImportPart, KvCache, PAGE, Policy, SequenceId};
+use std::sync::Arc;
+
+/// What a file of it would hold.
+fn stored(cache: &KvCache, id: SequenceId) -> (usize, Vec<ImportPart>) {
+    let export = cache.export(id).unwrap();
+    let parts = export.parts.into_iter().map(|part| {
+        let bytes: Vec<u8> = part.blocks.iter().flat_map(|block| block.iter().copied()).collect();
+        let len = bytes.len();
+        let bytes = Bytes::new(Arc::new(bytes), 0..len).unwrap();
+        ImportPart { group: part.group, form: part.form, pages: part.pages, bytes }
+    });
+    (export.len, parts.collect())
+}
+
+fn round_trip(policy: &Policy, len: usize) {
+    let text = tokens(len + 300, 4);
+    let mut one = Loop::new(policy, 1 << 27);
+    let id = one.cache.create();
+    one.feed(id, &text[..len]).unwrap();
+    let (positions, parts) = stored(&one.cache, id);
+    let mut other = Loop::new(policy, 1 << 27);
+    let mut descriptions = [String::new(), String::new()];
+    one.cache.describe(&mut descriptions[0]).unwrap();
+    other.cache.describe(&mut descriptions[1]).unwrap();
+    assert_eq!(descriptions[0], descriptions[1]);
+
+    // Two sequences from one snapshot; one of them forks.
+    let loaded = [(); 2].map(|()| other.cache.import(positions, &parts).unwrap());
+    drop(parts);
+    let fork = other.cache.fork(loaded[0]).unwrap();
+    let expected = straight(layers(), policy, &text);
+    for id in [loaded[0], fork, loaded[1]] {
+        assert!(other.feed(id, &text[len..]).unwrap() == expected[len..], "{policy}: other bits after {len}");
+        other.cache.release(id).unwrap();
+    }
+    let stats = other.cache.stats();
+    assert_eq!((stats.used_bytes, stats.mapped_bytes, stats.f16_bytes), (0, 0, 0));
+}
+
+#[test]
+fn loading_goes_on_with_the_bits_of_a_straight_run() {
+    for policy in [
+        "f16",
+        "f32",
+        "auto",
+        "k=4,v=4,window=256",
+        "k=8,v=8,sinks=128,tiers=4@256/2@512",
+        "k=q8_0,v=turbo-mse-3",
+    ] {
+        for len in [1, 127, 128, 129, 500, 5 * PAGE, 6 * PAGE + 1] {
+            round_trip(&policy.parse().unwrap(), len);
+        }
+    }
+}
+
+#[test]
+fn sealed_pages_stay_where_they_lie() {
+    let policy: Policy = "k=5,v=4".parse().unwrap();
+    let mut one = Loop::with(vec![layers().remove(0)], &policy, 1 << 27);
+    let id = one.cache.create();
+    one.feed(id, &tokens(10 * PAGE + 3, 4)).unwrap();
+    let sealed = one.cache.stats().sealed_bytes;
+    let (len, parts) = stored(&one.cache, id);
+    one.cache.release(id).unwrap();
+    let loaded = one.cache.import(len, &parts).unwrap();
+    let stats = one.cache.stats();
+    assert_eq!((stats.sealed_bytes, stats.mapped_bytes), (0, sealed));
+    one.cache.release(loaded).unwrap();
+}
+
+#[test]
+fn nothing_of_others_is_stored() {
+    let mut one = Loop::new(&Policy::F16, 1 << 27);
+    let id = one.cache.create();
+    one.feed(id, &tokens(PAGE, 1)).unwrap();
+    one.cache.release(id).unwrap();
+    let id = one.cache.create();
+    one.feed(id, &tokens(3, 2)).unwrap();
+    one.pass(&[(id, &tokens(50, 3))]).unwrap();
+    let reused = stored(&one.cache, id).1;
+    let mut fresh = Loop::new(&Policy::F16, 1 << 27);
+    let id = fresh.cache.create();
+    fresh.feed(id, &tokens(3, 2)).unwrap();
+    for (a, b) in reused.iter().zip(&stored(&fresh.cache, id).1) {
+        assert_eq!(format!("{:?}", a.bytes), format!("{:?}", b.bytes));
+        assert!(a.bytes.as_ref() == b.bytes.as_ref());
+    }
+}
+
+proptest! {
+    /// Whatever the parts claim, they are taken or refused, and nothing is left behind.
+    #[test]
+    fn hostile_parts_are_refused(
+        len in 0..2000usize,
+        parts in proptest::collection::vec(
+            (0..3usize, 0..5usize, proptest::collection::vec(0..12u32, 0..12), 0..1u8), 0..6),
+        right_sizes in any::<bool>(),
+    ) {
+        let policy: Policy = "k=4,v=4,sinks=128,tiers=2@512".parse().unwrap();
+        let mut one = Loop::new(&policy, 1 << 24);
+        let sizes = {
+            let id = one.cache.create();
+            one.feed(id, &tokens(900, 1)).unwrap();
+            let parts = stored(&one.cache, id).1;
+            one.cache.release(id).unwrap();
+            parts.into_iter().map(|p| ((p.group, p.form), p.bytes.as_ref().len() / p.pages.len())).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let parts: Vec<ImportPart> = parts.into_iter().map(|(group, form, pages, _)| {
+            let size = if right_sizes { sizes.get(&(group, form)).copied().unwrap_or(64) } else { 64 };
+            let len = size * pages.len();
+            ImportPart { group, form, pages, bytes: Bytes::new(Arc::new(vec![0; len]), 0..len).unwrap() }
+        }).collect();
+        match one.cache.import(len, &parts) {
+            Ok(id) => {
+                prop_assert_eq!(one.cache.len(id).unwrap(), len);
+                one.cache.release(id).unwrap();
+            }
+            Err(Error::Snapshot { .. } | Error::OutOfMemory { .. }) => {}
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+        let stats = one.cache.stats();
+        prop_assert_eq!((stats.used_bytes, stats.mapped_bytes, stats.f16_bytes), (0, 0, 0));
+    }
+}
