@@ -5,6 +5,7 @@
 
 use crate::matmul::Shared;
 use crate::{Isa, Parallel, Serial, rms_norm};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How activations meet the weights of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +35,8 @@ impl ActKind {
 pub struct Acts {
     /// Form of these activations.
     pub kind: Option<ActKind>,
+    /// Different for all contents that were stored in this process; 0: unknown.
+    pub stamp: u64,
     /// Rows.
     pub tokens: usize,
     /// Values per row.
@@ -105,7 +108,7 @@ impl Acts {
         cols: usize,
     ) {
         let tokens = x.len() / cols.max(1);
-        (self.kind, self.tokens, self.cols) = (Some(kind), tokens, cols);
+        (self.kind, self.stamp, self.tokens, self.cols) = (Some(kind), stamp(), tokens, cols);
         let len = kind.block_len();
         if kind == ActKind::F32 {
             return self.store(isa, parallel, x, norm);
@@ -125,17 +128,18 @@ impl Acts {
                     sums.slice(first * tokens * len / 16, count * tokens * len / 16),
                 )
             };
+            let mut normed = [0.0; NORMED];
             for token in 0..tokens {
                 let row = &x[token * cols + first * len..][..count * len];
-                for (b, mut x) in row.chunks_exact(len).enumerate() {
-                    let at = b * tokens + token;
-                    let mut normed = [0.0; 256];
+                for (part, mut x) in row.chunks(NORMED).enumerate() {
                     if let Some(norm) = norm {
-                        let weight = &norm.weight[(first + b) * len..][..len];
-                        rms_norm::weighted(isa, x, weight, norm.scales[token], &mut normed[..len]);
-                        x = &normed[..len];
+                        let weight = &norm.weight[first * len + part * NORMED..][..x.len()];
+                        rms_norm::weighted(isa, x, weight, norm.scales[token], &mut normed[..x.len()]);
+                        x = &normed[..x.len()];
                     }
-                    d[at] = quantize(x, &mut q[at * len..][..len], &mut sums[at * len / 16..][..len / 16]);
+                    let at = part * (NORMED / len) * tokens + token;
+                    let (q, sums) = (&mut q[at * len..], &mut sums[at * len / 16..]);
+                    quantize(x, Codes { q, d: &mut d[at..], sums, len, step: tokens });
                 }
             }
         };
@@ -168,7 +172,7 @@ impl Acts {
     /// Becomes the given rows of `all`, in the order given.
     pub(crate) fn gather(&mut self, all: &Self, rows: impl ExactSizeIterator<Item = usize> + Clone) {
         let (tokens, cols) = (rows.len(), all.cols);
-        (self.kind, self.tokens, self.cols) = (all.kind, tokens, cols);
+        (self.kind, self.stamp, self.tokens, self.cols) = (all.kind, stamp(), tokens, cols);
         let len = all.kind.map_or(1, ActKind::block_len);
         if len == 1 {
             self.x.clear();
@@ -222,8 +226,52 @@ impl Acts {
     }
 }
 
+/// The next [`Acts::stamp`].
+fn stamp() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
 /// Blocks whose largest magnitude is below this are stored as zero.
 pub const TINY: f32 = f32::from_bits((127 - 100) << 23);
+
+/// Quantizes runs of blocks.
+pub(crate) type Quantizer = fn(&[f32], Codes<'_>);
+
+/// Where the blocks of a run go: each is `step` blocks after the one before it.
+pub(crate) struct Codes<'a> {
+    pub q: &'a mut [i8],
+    pub d: &'a mut [f32],
+    pub sums: &'a mut [i16],
+    /// Values in a block, 32 or 256.
+    pub len: usize,
+    pub step: usize,
+}
+
+impl Codes<'_> {
+    /// Stores what `block` makes of every `LEN` values, as [`Acts::quantize_block`] does. Compiled into its caller, for
+    /// whose instructions `block` is.
+    #[inline(always)]
+    pub fn fill<const LEN: usize>(self, x: &[f32], block: impl Fn(&[f32], &mut [i8], &mut [i16]) -> f32) {
+        for (b, x) in x.chunks_exact(LEN).enumerate() {
+            let at = b * self.step;
+            let (q, sums) = (&mut self.q[at * LEN..][..LEN], &mut self.sums[at * LEN / 16..][..LEN / 16]);
+            self.d[at] = block(x, q, sums);
+        }
+    }
+
+    /// [`Codes::fill`] for blocks of [`Codes::len`].
+    #[inline(always)]
+    pub fn each(self, x: &[f32], block: impl Fn(&[f32], &mut [i8], &mut [i16]) -> f32) {
+        match self.len {
+            256 => self.fill::<256>(x, block),
+            _ => self.fill::<32>(x, block),
+        }
+    }
+}
+
+/// Values that are normed, then quantized, at a time: a multiple of all blocks.
+const NORMED: usize = 1024;
 
 /// Inputs of at most this many values are quantized on the calling thread.
 pub(crate) const SERIAL_VALUES: usize = 1 << 14;
@@ -259,8 +307,8 @@ pub(crate) fn norm_scales(
     });
 }
 
-/// The version of [`Acts::quantize_block`] for a tier, equal bit for bit.
-fn quantizer(isa: Isa) -> fn(&[f32], &mut [i8], &mut [i16]) -> f32 {
+/// The quantizer of a tier, with the bits of [`Acts::quantize_block`].
+fn quantizer(isa: Isa) -> Quantizer {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(proof) => crate::x86::avx512::activations::quantizer(proof),
@@ -269,9 +317,12 @@ fn quantizer(isa: Isa) -> fn(&[f32], &mut [i8], &mut [i16]) -> f32 {
         #[cfg(target_arch = "x86_64")]
         Isa::AvxVnni(proof) => crate::x86::avx2::activations::quantizer(proof.into()),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon(_) => |x, q, sums| crate::vec128::quantize_block(crate::arm::neon::lanes(), x, q, sums),
+        Isa::Neon(_) => |x, codes| {
+            let lanes = crate::arm::neon::lanes();
+            codes.each(x, |x, q, sums| crate::vec128::quantize_block(lanes, x, q, sums));
+        },
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         Isa::Simd128(proof) => crate::wasm::simd128::quantizer(proof),
-        _ => Acts::quantize_block,
+        _ => |x, codes| codes.each(x, Acts::quantize_block),
     }
 }

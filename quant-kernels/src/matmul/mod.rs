@@ -4,6 +4,8 @@ mod experts;
 mod tile;
 
 pub use experts::{ExpertProjection, Routes, combine_experts};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use tile::Arranged;
 pub(crate) use tile::Shared;
 pub use tile::{Scratch, Tile};
 

@@ -1,6 +1,8 @@
 //! A tile: some rows of a weight times all tokens of the activations, and where the results go.
 
 use crate::activations::Acts;
+#[cfg(target_arch = "x86_64")]
+use std::any::TypeId;
 use std::marker::PhantomData;
 
 /// A slice that the tasks of one parallel region fill, each its own elements.
@@ -40,6 +42,38 @@ pub struct Scratch {
     pub panel: Vec<u8>,
     /// Accumulators of a tile.
     pub acc: Vec<f32>,
+    /// Activations of few tokens in the order of a kernel.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) arranged: Arranged,
+}
+
+/// Activations in the order of one kernel, kept for the next tiles that meet the same.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Default)]
+pub(crate) struct Arranged {
+    /// Whose they are: [`Acts::stamp`] and the kernel.
+    of: Option<(u64, TypeId)>,
+    bytes: Vec<u8>,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Arranged {
+    /// `len` bytes from a cache line's beginning on, as `fill` left them for the kernel `K` and these activations.
+    pub(crate) fn get<K: 'static>(&mut self, stamp: u64, len: usize, fill: impl FnOnce(&mut [u8])) -> &[u8] {
+        let of = Some((stamp, TypeId::of::<K>()));
+        let kept = stamp != 0 && self.of == of && self.bytes.len() >= len + 64;
+        if self.bytes.len() < len + 64 {
+            self.bytes.resize(len + 64, 0);
+        }
+        let start = self.bytes.as_ptr().align_offset(64).min(64);
+        let bytes = &mut self.bytes[start..][..len];
+        if !kept {
+            self.of = None;
+            fill(bytes);
+            self.of = of;
+        }
+        bytes
+    }
 }
 
 /// Rows `first_row..first_row + rows` of a weight times all tokens.

@@ -7,6 +7,7 @@ mod bytes;
 mod simd;
 
 use crate::GgmlType;
+use crate::activations::Quantizer;
 use crate::isa::Simd128;
 use crate::types::TileFn;
 use crate::vec128::{self, Matmul, Tier};
@@ -16,9 +17,9 @@ pub(crate) fn tile(proof: Simd128, ty: GgmlType) -> Option<TileFn> {
     vec128::tile(proof, ty)
 }
 
-/// [`crate::activations::Acts::quantize_block`] of this tier.
-pub(crate) fn quantizer(_: Simd128) -> fn(&[f32], &mut [i8], &mut [i16]) -> f32 {
-    |x, q, sums| vec128::quantize_block(Simd128::new(), x, q, sums)
+/// Quantizes runs of blocks, with the bits of [`crate::activations::Acts::quantize_block`].
+pub(crate) fn quantizer(_: Simd128) -> Quantizer {
+    |x, codes| codes.each(x, |x, q, sums| vec128::quantize_block(Simd128::new(), x, q, sums))
 }
 
 impl Tier for Simd128 {

@@ -1,18 +1,27 @@
 //! Activation blocks: the 256-bit `quantize_block`.
 
-use crate::activations::{Acts, TINY};
+use crate::activations::{Acts, Codes, Quantizer, TINY};
 use crate::isa::Avx2;
 use std::arch::x86_64::*;
 
-/// [`Acts::quantize_block`] of this tier.
-pub(crate) fn quantizer(_: Avx2) -> fn(&[f32], &mut [i8], &mut [i16]) -> f32 {
+/// Quantizes runs of blocks, with the bits of [`Acts::quantize_block`].
+pub(crate) fn quantizer(_: Avx2) -> Quantizer {
     // SAFETY: the argument proves the tier.
-    |x, q, sums| unsafe { quantize_block(x, q, sums) }
+    |x, codes| unsafe { blocks(x, codes) }
 }
 
 /// # Safety
 /// The CPU has the tier.
 #[target_feature(enable = "avx2")]
+unsafe fn blocks(x: &[f32], codes: Codes<'_>) {
+    // SAFETY: as the caller promises.
+    codes.each(x, |x, q, sums| unsafe { quantize_block(x, q, sums) });
+}
+
+/// # Safety
+/// The CPU has the tier.
+#[target_feature(enable = "avx2")]
+#[inline]
 unsafe fn quantize_block(x: &[f32], q: &mut [i8], sums: &mut [i16]) -> f32 {
     // Magnitudes compare like their bits, and those that are not finite are the largest.
     let magnitude = _mm256_set1_epi32(i32::MAX);

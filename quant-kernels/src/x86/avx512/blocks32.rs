@@ -6,7 +6,7 @@
 //! ```
 
 use super::fields::vector;
-use super::linear::{Linear, X, add_dwords, first_dwords, load, request_lines, term};
+use super::linear::{Linear, Terms, X, first_dwords, fours, load, request, sixteen_blocks};
 use super::load::{Rows, high_nibbles, low_nibbles};
 use super::panel::{Format, Panel, Steps};
 use std::arch::x86_64::*;
@@ -193,7 +193,7 @@ const fn qwords(bytes: usize) -> [u8; 64] {
     order
 }
 
-impl<C: Codes, const BYTES: usize, const HEADER: usize> Linear for Blocks<C, BYTES, HEADER> {
+impl<C: Codes + 'static, const BYTES: usize, const HEADER: usize> Linear for Blocks<C, BYTES, HEADER> {
     const VALUES: usize = 32;
     const BYTES: usize = BYTES;
     const MINIMA: bool = C::MINIMA;
@@ -212,27 +212,38 @@ impl<C: Codes, const BYTES: usize, const HEADER: usize> Linear for Blocks<C, BYT
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let (mut quads, mut heads) = ([zero; 4], [zero; 4]);
-        for i in 0..4 {
-            request_lines(w, 4 * i * BYTES, 4 * (i + 1) * BYTES);
-            // SAFETY: blocks `4i..4i + 4` of 16; 64 bytes of each part.
+        let quads = fours(|i| {
+            // SAFETY: blocks `4i..4i + 4` of 16.
+            let ([low, high], head) = unsafe { Self::four_blocks(w.add(4 * i * BYTES)) };
+            let (from, half) = (4 * i * BYTES, 2 * BYTES);
+            let low = request(w, from, from + half, low);
+            let high = request(w, from + half, from + 2 * half, high);
+            let mut dots = [zero; T];
+            for t in 0..T {
+                // SAFETY: 64 bytes of each part.
+                let (x0, x1) = unsafe { (load(x.part(0, t).add(64 * i)), load(x.part(1, t).add(64 * i))) };
+                dots[t] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, low, x0), high, x1);
+            }
+            (head, dots)
+        });
+        // SAFETY: the caller vouches for the tier.
+        let [d, m] = unsafe { C::scales(first_dwords([quads[0].0, quads[1].0, quads[2].0, quads[3].0])) };
+        let dots = quads.map(|quad| quad.1);
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            let dots = sixteen_blocks(&dots, t);
+            // SAFETY: 16 sums of 4 bytes, and the scales of these terms.
             unsafe {
-                let ([low, high], head) = Self::four_blocks(w.add(4 * i * BYTES));
-                let (x0, x1) = (load(x.parts[0].add(64 * i)), load(x.parts[1].add(64 * i)));
-                quads[i] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, low, x0), high, x1);
-                heads[i] = head;
+                let sums = load(x.part(2, t));
+                if C::MINIMA {
+                    terms[t] = [x.term(t, d, dots), x.term(t, m, sums)];
+                } else {
+                    terms[t][0] = x.term(t, d, _mm512_add_epi32(dots, sums));
+                }
             }
         }
-        // SAFETY: the caller vouches for the tier.
-        let [d, m] = unsafe { C::scales(first_dwords(heads)) };
-        // SAFETY: 16 sums of 4 bytes.
-        let (dots, sums) = (add_dwords(quads), unsafe { load(x.parts[2]) });
-        if C::MINIMA {
-            [term(d, x, dots), term(m, x, sums)]
-        } else {
-            [term(d, x, _mm512_add_epi32(dots, sums)), _mm512_setzero_ps()]
-        }
+        terms
     }
 }

@@ -3,7 +3,7 @@
 //! For one token the signs go to the activations, whose codes are at least -127; a panel has the signed values plus an
 //! offset.
 
-use super::linear::{Linear, X, add_dwords, add_lanes, load, request_bytes, scales, term};
+use super::linear::{Linear, Terms, X, four_blocks, load, request_now, scales, sixteen_blocks};
 use super::load::{Rows, low_f16};
 use super::panel::{self, Format, Panel, Steps};
 use super::rows::{self, Coded};
@@ -43,7 +43,7 @@ pub(super) trait Grid {
 }
 
 /// The matmul of such a type.
-pub(super) fn tile<G: Grid>(_: Avx512) -> TileFn {
+pub(super) fn tile<G: Grid + 'static>(_: Avx512) -> TileFn {
     // SAFETY: the argument proves the tier.
     |tile| unsafe { panel::tile::<Signed<G>>(tile) }
 }
@@ -97,12 +97,13 @@ impl<G: Grid> Format for Signed<G> {
     }
 }
 
-impl<G: Grid> Linear for Signed<G> {
+impl<G: Grid + 'static> Linear for Signed<G> {
     const VALUES: usize = 256;
     const BYTES: usize = G::BYTES;
     const MINIMA: bool = false;
     const PARTS: [usize; 3] = [256, 0, 0];
 
+    #[inline]
     fn arrange(q: &[i8], _sums: &[i16], [codes, ..]: [&mut [u8]; 3]) {
         for (q, code) in q.iter().zip(codes) {
             *code = *q as u8;
@@ -111,39 +112,49 @@ impl<G: Grid> Linear for Signed<G> {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let mut quads = [zero; 4];
+        // Loops, not closures for each turn: unrolled, decoding would run out of registers.
+        let mut quads = [[zero; T]; 4];
         for i in 0..4 {
-            let mut dots = [zero; 4];
+            let w = w.wrapping_add(4 * G::BYTES * i);
+            let mut dots = [[zero; T]; 4];
             for k in [0, 2] {
-                let block = w.wrapping_add((4 * i + k) * G::BYTES);
-                let blocks = [block, block.wrapping_add(G::BYTES)];
+                let blocks = [w.wrapping_add(G::BYTES * k), w.wrapping_add(G::BYTES * (k + 1))];
                 // SAFETY: two of the 16 blocks.
                 let (magnitudes, signs) = unsafe { G::decode(blocks) };
                 for b in 0..2 {
-                    request_bytes(blocks[b], G::BYTES);
-                    let mut sums = [zero; 4];
-                    for r in 0..4 {
-                        // SAFETY: 64 activations of this block.
-                        let x = unsafe { load(x.parts[0].add(256 * (4 * i + k + b) + 64 * r)) };
-                        let x = _mm512_mask_sub_epi8(x, signs[b][r], zero, x);
-                        sums[r] = _mm512_dpbusd_epi32(zero, magnitudes[b][r], x);
+                    request_now(blocks[b], G::BYTES);
+                    // SAFETY: one of the blocks.
+                    let scales = unsafe { [G::scales(blocks[b], 0), G::scales(blocks[b], 1)] };
+                    let mut sum = [zero; T];
+                    for t in 0..T {
+                        let mut sums = [zero; 4];
+                        for r in 0..4 {
+                            // SAFETY: 64 activations of this block.
+                            let x = unsafe { load(x.part(0, t).add(256 * (4 * i + k + b) + 64 * r)) };
+                            let x = _mm512_mask_sub_epi8(x, signs[b][r], zero, x);
+                            sums[r] = _mm512_dpbusd_epi32(zero, magnitudes[b][r], x);
+                        }
+                        for p in 0..2 {
+                            // Sums of four products fit i16 (4 * 62 * 127).
+                            let pair = _mm512_packs_epi32(sums[2 * p], sums[2 * p + 1]);
+                            sum[t] = _mm512_dpwssd_epi32(sum[t], pair, scales[p]);
+                        }
                     }
-                    for p in 0..2 {
-                        // Sums of four products fit i16 (4 * 62 * 127).
-                        let pair = _mm512_packs_epi32(sums[2 * p], sums[2 * p + 1]);
-                        // SAFETY: one of the blocks.
-                        let scales = unsafe { G::scales(blocks[b], p) };
-                        dots[k + b] = _mm512_dpwssd_epi32(dots[k + b], pair, scales);
-                    }
+                    dots[k + b] = sum;
                 }
             }
-            quads[i] = add_lanes(dots);
+            quads[i] = four_blocks(|k| dots[k]);
         }
         // SAFETY: 16 blocks.
         let d = _mm512_mul_ps(unsafe { G::d(w) }, _mm512_set1_ps(G::FACTOR));
-        [term(d, x, add_dwords(quads)), _mm512_setzero_ps()]
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            // SAFETY: the scales of these terms.
+            terms[t][0] = unsafe { x.term(t, d, sixteen_blocks(&quads, t)) };
+        }
+        terms
     }
 }
 

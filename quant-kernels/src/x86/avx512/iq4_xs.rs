@@ -3,7 +3,7 @@
 
 use super::blocks32::{levels, repeated};
 use super::fields::vector;
-use super::linear::{Linear, X, add_dwords, add_lanes, load, request_lines, term};
+use super::linear::{Linear, Terms, X, four_blocks, fours_apart, load, request, sixteen_blocks};
 use super::load::{Rows, low_f16};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -59,12 +59,12 @@ impl Linear for Iq4Xs {
     const PARTS: [usize; 3] = [256, 16, 0];
 
     /// The codes that meet the low nibbles of 64 bytes, those that meet the high ones, twice; the sums of 32.
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], [codes, pairs, _]: [&mut [u8]; 3]) {
+        let (q, codes) = (q.as_chunks::<16>().0, codes.as_chunks_mut::<16>().0);
         for (from, to) in [0, 2, 4, 6, 1, 3, 5, 7].into_iter().zip(0..) {
-            for half in 0..2 {
-                let to = &mut codes[128 * half + 16 * to..][..16];
-                let from = &q[128 * half + 16 * from..][..16];
-                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from as u8);
+            for half in [0, 8] {
+                codes[half + to] = q[half + from].map(|q| q as u8);
             }
         }
         for (sums, pair) in sums.as_chunks::<2>().0.iter().zip(pairs.as_chunks_mut::<2>().0) {
@@ -74,45 +74,41 @@ impl Linear for Iq4Xs {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
-        let zero = _mm512_setzero_si512();
-        let mut quads = [zero; 4];
-        let mut d = [_mm256_setzero_si256(); 2];
-        for pair in 0..2 {
-            // SAFETY: blocks `8 * pair..8 * pair + 8` of 16.
-            let headers = unsafe { headers(w.add(8 * pair * 136)) };
-            d[pair] = _mm512_cvtepi64_epi32(headers);
-            let scales = unpack_scales(headers);
-            let lanes = [
-                _mm512_castsi512_si128(scales),
-                _mm512_extracti32x4_epi32::<1>(scales),
-                _mm512_extracti32x4_epi32::<2>(scales),
-                _mm512_extracti32x4_epi32::<3>(scales),
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
+        // SAFETY: eight times two blocks.
+        let headers = unsafe { [headers(w), headers(w.add(8 * 136))] };
+        let d = headers.map(|headers| _mm512_cvtepi64_epi32(headers));
+        let scales = headers.map(|headers| unpack_scales(headers));
+        let quads = fours_apart(|i| {
+            let scales = if i % 2 == 0 {
+                _mm512_castsi512_si256(scales[i / 2])
+            } else {
+                _mm512_extracti64x4_epi64::<1>(scales[i / 2])
+            };
+            // Of two blocks, eight scales each.
+            let pairs = [
+                _mm512_cvtepi8_epi32(_mm256_castsi256_si128(scales)),
+                _mm512_cvtepi8_epi32(_mm256_extracti128_si256::<1>(scales)),
             ];
-            for i in 0..2 {
-                let mut dots = [zero; 4];
-                for (k, dot) in dots.iter_mut().enumerate() {
-                    let at = 8 * pair + 4 * i + k;
-                    request_lines(w, at * 136, (at + 1) * 136);
-                    // Of two blocks, eight scales each.
-                    let scales = _mm512_cvtepi8_epi32(lanes[2 * i + k / 2]);
-                    // SAFETY: block `at` and its activations.
-                    *dot =
-                        unsafe { block_sums(w.add(at * 136 + 8), x.parts[0].add(at * 256), scales, k % 2) };
-                }
+            let mut dots = four_blocks::<T>(|k| {
+                let at = 4 * i + k;
+                // SAFETY: block `at` and its activations.
+                unsafe { block_sums(w, x, at, pairs[k / 2]) }
+            });
+            let offsets = _mm512_mullo_epi16(_mm512_cvtepi8_epi16(scales), _mm512_set1_epi16(-OFFSET));
+            for t in 0..T {
                 // SAFETY: the sums of these four blocks, 16 bytes each.
-                let sums = unsafe { load(x.parts[1].add(64 * (2 * pair + i))) };
-                let bytes = if i == 0 {
-                    _mm512_castsi512_si256(scales)
-                } else {
-                    _mm512_extracti64x4_epi64::<1>(scales)
-                };
-                let offsets = _mm512_mullo_epi16(_mm512_cvtepi8_epi16(bytes), _mm512_set1_epi16(-OFFSET));
-                quads[2 * pair + i] = _mm512_dpwssd_epi32(add_lanes(dots), offsets, sums);
+                dots[t] = _mm512_dpwssd_epi32(dots[t], offsets, unsafe { load(x.part(1, t).add(64 * i)) });
             }
-        }
+            dots
+        });
         let d = low_f16(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(d[0]), d[1]));
-        [term(d, x, add_dwords(quads)), _mm512_setzero_ps()]
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            // SAFETY: the scales of these terms.
+            terms[t][0] = unsafe { x.term(t, d, sixteen_blocks(&quads, t)) };
+        }
+        terms
     }
 }
 
@@ -145,26 +141,34 @@ fn unpack_scales(headers: __m512i) -> __m512i {
     _mm512_sub_epi8(scales, _mm512_set1_epi8(32))
 }
 
-/// 16 partial sums of a block: unsigned codes times activations times scales, which are those of block `k` of two.
+/// 16 partial sums of the block numbered `at` for each token: unsigned codes times activations times scales, which are
+/// those of two blocks.
 ///
 /// # Safety
 /// The CPU has the tier; 128 bytes of nibbles and 256 activations can be read.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn block_sums(nibbles: *const u8, x: *const u8, scales: __m512i, k: usize) -> __m512i {
+unsafe fn block_sums<const T: usize>(w: *const u8, x: X, at: usize, scales: __m512i) -> [__m512i; T] {
     let zero = _mm512_setzero_si512();
-    let mut sums = [zero; 2];
+    let mut sums = [zero; T];
     for half in 0..2 {
         // SAFETY: as the caller promises.
-        let (nibbles, x0, x1) =
-            unsafe { (load(nibbles.add(64 * half)), load(x.add(128 * half)), load(x.add(128 * half + 64))) };
-        let [low, high] = levels(nibbles, LEVELS);
-        let dot = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, low, x0), high, x1);
+        let nibbles = unsafe { load(w.add(136 * at + 8 + 64 * half)) };
+        let from = 136 * at + 68 * half;
+        let [low, high] = levels(request(w, from, from + 68, nibbles), LEVELS);
         // Lane `l` is sub-block `4 * half + l`.
-        let scale = _mm512_permutexvar_epi32(vector(SPREAD[k][half]), scales);
-        sums[half] = _mm512_mullo_epi32(dot, scale);
+        let scale = _mm512_permutexvar_epi32(vector(SPREAD[at % 2][half]), scales);
+        for t in 0..T {
+            // SAFETY: as the caller promises.
+            let (x0, x1) = unsafe {
+                let x = x.part(0, t).add(256 * at + 128 * half);
+                (load(x), load(x.add(64)))
+            };
+            let dot = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, low, x0), high, x1);
+            sums[t] = _mm512_add_epi32(sums[t], _mm512_mullo_epi32(dot, scale));
+        }
     }
-    _mm512_add_epi32(sums[0], sums[1])
+    sums
 }
 
 /// For block `k` of two and half `h`: the number of each lane's scale, in every dword of it.

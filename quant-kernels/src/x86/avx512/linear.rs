@@ -1,24 +1,50 @@
-//! One token: weights are read in file order, 16 consecutive blocks at a time, whatever rows they belong to.
+//! Few tokens: weights are read in file order, 16 consecutive blocks at a time, whatever rows they belong to.
 //!
-//! One linear stream is what the memory system follows best. The 16 blocks give 16 terms of the f32 sums, stored in
-//! block order; after 32 rows the terms are transposed and added in the order of the contract, lane = row.
-//! A type brings the terms ([`Linear`]).
+//! One linear stream is what the memory system follows best. The 16 blocks give 16 terms of the f32 sums of each token,
+//! stored in block order; after some rows the terms are transposed and added in the order of the contract, lane = row.
+//! A type brings the terms ([`Linear`]); it decodes a block once for all tokens.
 
 use super::fields::fields;
-use crate::matmul::Tile;
+use crate::activations::{ActKind, Acts};
+use crate::matmul::{Arranged, Tile};
+use crate::types::TileFn;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// The activations of one token, arranged as a type's [`Linear::terms`] reads them.
+/// The activations of some tokens, arranged as a type's [`Linear::terms`] reads them, from some block on.
 #[derive(Clone, Copy)]
 pub(super) struct X {
-    /// Up to three arrays of [`Linear::PARTS`] bytes per block, from the first of the 16 blocks on.
-    pub parts: [*const u8; 3],
-    /// Scales of the 16 blocks.
-    pub d: __m512,
+    parts: [*const u8; 3],
+    scales: *const u8,
+    /// Bytes from a token's arrays to the next one's.
+    stride: usize,
 }
 
+impl X {
+    /// Array `i` of token `t`: [`Linear::PARTS`] bytes per block, from the first of the blocks on.
+    #[inline]
+    pub fn part(self, i: usize, t: usize) -> *const u8 {
+        self.parts[i].wrapping_add(t * self.stride)
+    }
+
+    /// The terms `(d * dx) * sum` of token `t`.
+    ///
+    /// # Safety
+    /// The scales of this token's 16 terms can be read.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn term(self, t: usize, d: __m512, sum: __m512i) -> __m512 {
+        // SAFETY: as the caller promises.
+        let dx = unsafe { _mm512_loadu_ps(self.scales.wrapping_add(t * self.stride).cast()) };
+        _mm512_mul_ps(_mm512_mul_ps(d, dx), _mm512_cvtepi32_ps(sum))
+    }
+}
+
+/// 16 terms of each of `T` tokens, and those of the minima.
+pub(super) type Terms<const T: usize> = [[__m512; 2]; T];
+
 /// A weight type's dot products, block by block.
-pub(super) trait Linear {
+pub(super) trait Linear: 'static {
     /// Values in a block.
     const VALUES: usize;
     /// Bytes in a block.
@@ -30,94 +56,113 @@ pub(super) trait Linear {
     /// Bytes of arranged activations per block, in each of three arrays.
     const PARTS: [usize; 3];
 
+    /// The matmul of four tokens with so many columns, where it is faster than one by panels.
+    fn four(_cols: usize) -> Option<TileFn> {
+        None
+    }
+
     /// Arranges the codes `q` and sums of 16 codes of one block.
     fn arrange(q: &[i8], sums: &[i16], parts: [&mut [u8]; 3]);
 
-    /// 16 terms, those of `16 / TERMS` consecutive blocks: `(d * dx) * isum`, and those of the minima.
+    /// 16 terms of each token, those of `16 / TERMS` consecutive blocks: `(d * dx) * isum`, and those of the minima.
     ///
     /// # Safety
     /// The CPU has the tier; the bytes of the blocks can be read from `w` on, and those of as many blocks from each
-    /// part.
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2];
+    /// part and the scales of `T` tokens.
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T>;
 }
 
 /// How far ahead of their use weights are requested.
 const AHEAD: usize = 16 << 10;
-/// Rows whose terms are kept and then added: two registers of sums, each of which waits for its last addition.
-const ROWS: usize = 32;
-/// Activations go on after the last block with the first ones: a unit of 16 terms may begin at any block.
-const WRAP: usize = 15;
 
-/// The matmul of a tile with one token.
+/// Rows whose terms are kept and then added. A sum waits for its last addition, so at least two registers of them are
+/// under way: one of each token, or two of a single one.
+const fn rows_at_a_time(tokens: usize) -> usize {
+    if tokens == 1 { 32 } else { 16 }
+}
+
+/// The matmul of a tile with `T` tokens.
 ///
 /// # Safety
 /// The CPU has the tier.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) unsafe fn tile<L: Linear>(tile: &mut Tile<'_>) {
-    let unit = const { 16 / L::TERMS };
+pub(super) unsafe fn tile<L: Linear, const T: usize>(tile: &mut Tile<'_>) {
+    const { assert!(T > 0 && T <= 4) };
+    assert!(tile.acts.tokens == T, "a kernel for another number of tokens");
+    let (unit, rows_at_a_time) = const { (16 / L::TERMS, rows_at_a_time(T)) };
     let blocks = tile.acts.cols / L::VALUES;
     let row_terms = blocks * L::TERMS;
     if blocks == 0 {
-        return (0..tile.rows).for_each(|row| tile.set(0, row, 0.0));
+        for t in 0..T {
+            (0..tile.rows).for_each(|row| tile.set(t, row, 0.0));
+        }
+        return;
     }
-    let mut arranged = std::mem::take(&mut tile.scratch.panel);
-    let starts = arrange::<L>(tile, blocks, &mut arranged);
-    let starts = starts.map(|start| arranged[start..].as_ptr());
-    let mut terms = std::mem::take(&mut tile.scratch.acc);
-    let minima = ROWS * row_terms + 16;
-    terms.resize(2 * minima + 16, 0.0);
+    let mut arranged = std::mem::take(&mut tile.scratch.arranged);
+    let x = activations::<L, T>(tile.acts, blocks, &mut arranged);
+    let mut buffer = std::mem::take(&mut tile.scratch.acc);
+    // A plane of terms for each token, then one of minima for each.
+    let plane = (rows_at_a_time * row_terms).next_multiple_of(16) + 16;
+    buffer.resize(2 * T * plane + 16, 0.0);
     // Whole cache lines, as every store is one.
-    let aligned = terms.as_ptr().align_offset(64).min(16);
-    let terms_of_rows = &mut terms[aligned..];
-    for row in (0..tile.rows).step_by(ROWS) {
-        let rows = (tile.rows - row).min(ROWS);
+    let aligned = buffer.as_ptr().align_offset(64).min(16);
+    let terms = &mut buffer[aligned..][..2 * T * plane];
+    for row in (0..tile.rows).step_by(rows_at_a_time) {
+        let rows = (tile.rows - row).min(rows_at_a_time);
         let bytes = &tile.weight[row * tile.row_bytes..][..rows * tile.row_bytes];
-        let (terms_of, minima_of) = terms_of_rows.split_at_mut(minima);
-        let mut stores = terms_of.as_chunks_mut::<16>().0.iter_mut().zip(minima_of.as_chunks_mut::<16>().0);
+        assert!(bytes.len() == rows * blocks * L::BYTES, "rows of another length than the activations");
         let mut first = 0;
-        let x = |first: usize| {
-            // SAFETY: `first < blocks`, and the arrays have `blocks + WRAP` blocks, so 16 terms' from `first` on.
-            unsafe {
-                X {
-                    parts: std::array::from_fn(|i| starts[i].add(L::PARTS[i] * first)),
-                    d: _mm512_loadu_ps(starts[3].add(4 * L::TERMS * first).cast()),
-                }
-            }
-        };
         let units = bytes.chunks_exact(unit * L::BYTES);
         let last = units.remainder();
-        for (bytes, (terms, minima)) in units.zip(&mut stores) {
-            // SAFETY: the blocks of 16 terms, and those of each part.
-            let [term, min] = unsafe { L::terms(bytes.as_ptr(), x(first)) };
-            store(terms, term);
-            if L::MINIMA {
-                store(minima, min);
+        let mut place = terms.as_mut_ptr();
+        let mut keep = |got: Terms<T>| {
+            for t in 0..T {
+                // SAFETY: at most `(rows * row_terms).div_ceil(16)` times 16 terms, which fit into a plane.
+                unsafe {
+                    _mm512_storeu_ps(place.add(t * plane), got[t][0]);
+                    if L::MINIMA {
+                        _mm512_storeu_ps(place.add((T + t) * plane), got[t][1]);
+                    }
+                }
             }
+            place = place.wrapping_add(16);
+        };
+        for bytes in units {
+            // SAFETY: the blocks of 16 terms; activations go on for as many from `first` on.
+            keep(unsafe { L::terms::<T>(bytes.as_ptr(), from_block::<L>(x, first)) });
             first += unit;
             while first >= blocks {
                 first -= blocks;
             }
         }
-        if let (false, Some((terms, minima))) = (last.is_empty(), stores.next()) {
-            // SAFETY: as for `terms`.
-            let [term, min] = unsafe { last_terms::<L>(last, x(first)) };
-            store(terms, term);
-            if L::MINIMA {
-                store(minima, min);
+        if !last.is_empty() {
+            // SAFETY: as above.
+            keep(unsafe { last_terms::<L, T>(last, from_block::<L>(x, first)) });
+        }
+        let (terms, minima) = terms.split_at(T * plane);
+        if T == 1 {
+            let sums = sums_of_rows::<L, 2>(terms, minima, 16 * row_terms, row_terms);
+            tile.store(0, row, &sums.as_flattened()[..rows]);
+        } else {
+            let sums = sums_of_rows::<L, T>(terms, minima, plane, row_terms);
+            for (t, sums) in sums.iter().enumerate() {
+                tile.store(t, row, &sums[..rows]);
             }
         }
-        let mut sums = sum_rows(&terms_of_rows[..minima], row_terms);
-        if L::MINIMA {
-            let minima = sum_rows(&terms_of_rows[minima..], row_terms);
-            sums = [_mm512_sub_ps(sums[0], minima[0]), _mm512_sub_ps(sums[1], minima[1])];
-        }
-        let mut out = [0f32; ROWS];
-        store(&mut out, sums[0]);
-        store(&mut out[16..], sums[1]);
-        tile.store(0, row, &out[..rows]);
     }
-    tile.scratch.acc = terms;
-    tile.scratch.panel = arranged;
+    tile.scratch.acc = buffer;
+    tile.scratch.arranged = arranged;
+}
+
+/// The activations from block `first` on.
+#[inline]
+fn from_block<L: Linear>(x: X, first: usize) -> X {
+    let mut x = x;
+    for (part, bytes) in x.parts.iter_mut().zip(L::PARTS) {
+        *part = part.wrapping_add(bytes * first);
+    }
+    x.scales = x.scales.wrapping_add(4 * L::TERMS * first);
+    x
 }
 
 /// The terms of the last blocks of a tile, fewer than 16 terms.
@@ -127,71 +172,128 @@ pub(super) unsafe fn tile<L: Linear>(tile: &mut Tile<'_>) {
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn last_terms<L: Linear>(bytes: &[u8], x: X) -> [__m512; 2] {
+unsafe fn last_terms<L: Linear, const T: usize>(bytes: &[u8], x: X) -> Terms<T> {
     /// 16 blocks of the largest type.
     const ROOM: usize = 16 * 256;
     let mut staged = [0u8; ROOM];
     staged[..bytes.len()].copy_from_slice(bytes);
     const { assert!(16 / L::TERMS * L::BYTES <= ROOM) };
     // SAFETY: the staging buffer holds 16 blocks; the rest is as the caller promises.
-    unsafe { L::terms(staged.as_ptr(), x) }
+    unsafe { L::terms::<T>(staged.as_ptr(), x) }
 }
 
-/// Fills `arranged` with the three parts and the scales, of `blocks + WRAP` blocks each; returns where each begins,
-/// aligned in memory.
-fn arrange<L: Linear>(tile: &Tile<'_>, blocks: usize, arranged: &mut Vec<u8>) -> [usize; 4] {
-    let count = blocks + WRAP;
-    let sizes = L::PARTS.map(|bytes| (bytes * count).next_multiple_of(64));
-    arranged.resize(sizes.iter().sum::<usize>() + 4 * L::TERMS * count + 64, 0);
-    let first = arranged.as_ptr().align_offset(64).min(64);
-    let starts = [first, first + sizes[0], first + sizes[0] + sizes[1], first + sizes.iter().sum::<usize>()];
-    let (a, rest) = arranged[first..].split_at_mut(sizes[0]);
-    let (b, rest) = rest.split_at_mut(sizes[1]);
-    let (c, d) = rest.split_at_mut(sizes[2]);
-    let acts = tile.acts;
-    let mut places = [&mut *a, &mut *b, &mut *c];
-    for (q, sums) in acts.q.chunks_exact(L::VALUES).zip(acts.sums.chunks_exact(L::VALUES / 16)) {
+/// The activations in the order of the type: what the last tile arranged, if that was the same.
+///
+/// A unit of 16 terms may begin at any block that is a multiple of what the unit and a row have in common, so the
+/// activations go on after the last block with the first ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn activations<L: Linear, const T: usize>(acts: &Acts, blocks: usize, arranged: &mut Arranged) -> X {
+    let unit = const { 16 / L::TERMS };
+    let common = 1 << blocks.trailing_zeros().min(unit.trailing_zeros());
+    let count = blocks + unit - common;
+    let bytes = [L::PARTS[0], L::PARTS[1], L::PARTS[2], 4 * L::TERMS];
+    let sizes = bytes.map(|bytes| (bytes * count).next_multiple_of(64));
+    let stride = sizes.iter().sum::<usize>();
+    let fill = |all: &mut [u8]| {
+        for (t, all) in all.chunks_exact_mut(stride).enumerate() {
+            let (a, rest) = all.split_at_mut(sizes[0]);
+            let (b, rest) = rest.split_at_mut(sizes[1]);
+            let (c, d) = rest.split_at_mut(sizes[2]);
+            arrange::<L>(acts, t, [&mut *a, &mut *b, &mut *c], d);
+            for (part, bytes) in [a, b, c, d].into_iter().zip(bytes) {
+                let mut done = blocks;
+                while done < count {
+                    let more = blocks.min(count - done);
+                    part.copy_within(..more * bytes, done * bytes);
+                    done += more;
+                }
+            }
+        }
+    };
+    let start = arranged.get::<L>(acts.stamp, T * stride, fill).as_ptr();
+    let ends = [sizes[0], sizes[0] + sizes[1], sizes[0] + sizes[1] + sizes[2]];
+    let [b, c, scales] = ends.map(|end| start.wrapping_add(end));
+    X { parts: [start, b, c], scales, stride }
+}
+
+/// Arranges the blocks of a token; `scales` has one for each term.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn arrange<L: Linear>(acts: &Acts, token: usize, mut parts: [&mut [u8]; 3], scales: &mut [u8]) {
+    // Blocks of activations are finer or coarser than those of the weights.
+    let len = acts.kind.map_or(1, ActKind::block_len);
+    let per_block = (L::VALUES / len).max(1);
+    let shared = L::TERMS / per_block;
+    let mut scales = scales.as_chunks_mut::<4>().0.chunks_exact_mut(shared);
+    let together = per_block == 1 || acts.tokens == 1;
+    for first in (0..acts.cols).step_by(L::VALUES) {
         let mut i = 0;
-        let parts = places.each_mut().map(|place| {
+        let block = parts.each_mut().map(|place| {
             let (part, rest) = std::mem::take(place).split_at_mut(L::PARTS[i]);
             (*place, i) = (rest, i + 1);
             part
         });
-        L::arrange(q, sums, parts);
-    }
-    // Terms of an activation block: more than one where the weights' scales are finer.
-    let shared = (blocks * L::TERMS / acts.d.len().max(1)).max(1);
-    let scales = d.as_chunks_mut::<4>().0.chunks_exact_mut(shared);
-    for (scales, d) in scales.zip(&acts.d) {
-        scales.fill(d.to_ne_bytes());
-    }
-    let ends = [(a, L::PARTS[0]), (b, L::PARTS[1]), (c, L::PARTS[2]), (d, 4 * L::TERMS)];
-    for (part, bytes) in ends {
-        let mut done = blocks;
-        while done < count {
-            let more = blocks.min(count - done);
-            part.copy_within(..more * bytes, done * bytes);
-            done += more;
+        let places = (first / len..).take(per_block).map(|block| block * acts.tokens + token);
+        for (at, scales) in places.clone().zip(&mut scales) {
+            scales.fill(acts.d[at].to_ne_bytes());
         }
+        if together {
+            let at = (first / len * acts.tokens + token) * len;
+            L::arrange(&acts.q[at..][..L::VALUES], &acts.sums[at / 16..][..L::VALUES / 16], block);
+            continue;
+        }
+        let (mut q, mut sums) = ([0; 256], [0; 16]);
+        for (i, at) in places.enumerate() {
+            q[i * len..][..len].copy_from_slice(&acts.q[at * len..][..len]);
+            sums[i * len / 16..][..len / 16].copy_from_slice(&acts.sums[at * len / 16..][..len / 16]);
+        }
+        L::arrange(&q[..L::VALUES], &sums[..L::VALUES / 16], block);
     }
-    starts
 }
 
-/// Adds the terms of the rows, `[row][count]`, one after the other; lane = row.
+/// `N` times the sums of 16 rows, `step` terms apart, less those of the minima.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn sum_rows(terms: &[f32], count: usize) -> [__m512; ROWS / 16] {
-    assert!(terms.len() >= ROWS * count + 16);
-    let mut acc = [_mm512_setzero_ps(); ROWS / 16];
+fn sums_of_rows<L: Linear, const N: usize>(
+    terms: &[f32],
+    minima: &[f32],
+    step: usize,
+    count: usize,
+) -> [[f32; 16]; N] {
+    let mut sums = sum_rows::<N>(terms, step, count);
+    if L::MINIMA {
+        let minima = sum_rows::<N>(minima, step, count);
+        for n in 0..N {
+            sums[n] = _mm512_sub_ps(sums[n], minima[n]);
+        }
+    }
+    let mut out = [[0.0; 16]; N];
+    for n in 0..N {
+        // SAFETY: 16 floats.
+        unsafe { _mm512_storeu_ps(out[n].as_mut_ptr(), sums[n]) };
+    }
+    out
+}
+
+/// Adds the terms of 16 rows, `[row][count]`, one after the other, lane = row; and those of 16 rows `step` further on,
+/// and so on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn sum_rows<const N: usize>(terms: &[f32], step: usize, count: usize) -> [__m512; N] {
+    assert!(terms.len() >= (N - 1) * step + 16 * count + 16);
+    let mut acc = [_mm512_setzero_ps(); N];
     for first in (0..count).step_by(16) {
-        let columns = std::array::from_fn(|half| {
-            // SAFETY: `31 * count + first + 16 <= 32 * count + 16`, checked. What lies beyond a row's end is not added.
-            let row =
-                |r: usize| unsafe { _mm512_loadu_ps(terms.as_ptr().add((16 * half + r) * count + first)) };
-            transpose(std::array::from_fn(row))
-        });
-        let [first_rows, last_rows] = columns;
-        for (a, b) in first_rows.iter().zip(&last_rows).take(count - first) {
-            acc = [_mm512_add_ps(acc[0], *a), _mm512_add_ps(acc[1], *b)];
+        for n in 0..N {
+            let row = |r: usize| {
+                // SAFETY: `15 * count + first + 16 <= 16 * count + 16`, checked. What lies beyond a row's end is not
+                // added.
+                unsafe { _mm512_loadu_ps(terms.as_ptr().add(n * step + r * count + first)) }
+            };
+            let columns = transpose(std::array::from_fn(row));
+            for column in columns.iter().take(count - first) {
+                acc[n] = _mm512_add_ps(acc[n], *column);
+            }
         }
     }
     acc
@@ -227,14 +329,6 @@ fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
     out
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store(out: &mut [f32], v: __m512) {
-    let out = &mut out[..16];
-    // SAFETY: 16 floats.
-    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
-}
-
 /// 64 bytes.
 ///
 /// # Safety
@@ -246,30 +340,102 @@ pub(super) unsafe fn load(p: *const u8) -> __m512i {
     unsafe { _mm512_loadu_si512(p.cast()) }
 }
 
-/// Requests the `BYTES` bytes that follow those at `p` after [`AHEAD`]. Kernels spread these calls over their work: many
-/// requests at once are slower than none.
+/// Requests the bytes from `from` to `to` after `p`, [`AHEAD`] of their use: each line of memory once, in the unit of
+/// blocks in which its first byte lies.
+///
+/// Many requests at once are slower than none, so kernels spread them over their work, and `codes`, which that work is
+/// done on, pass through: the compiler would gather all requests in one place.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn request<const BYTES: usize>(p: *const u8) {
-    request_bytes(p, BYTES);
+pub(super) fn request(p: *const u8, from: usize, to: usize, codes: __m512i) -> __m512i {
+    let mut codes = codes;
+    for line in from.div_ceil(64)..to.div_ceil(64) {
+        // SAFETY: a request of any address does nothing but fetch.
+        unsafe {
+            asm!(
+                "prefetcht0 [{line}] /* {codes} */",
+                line = in(reg) p.wrapping_add(AHEAD + 64 * line),
+                codes = inout(zmm_reg) codes,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+    }
+    codes
 }
 
-/// [`request`] where the number of bytes is a constant of a generic type.
+/// [`request`] of the `bytes` bytes after `p` for kernels in loops, which the compiler leaves as they are.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn request_bytes(p: *const u8, bytes: usize) {
+pub(super) fn request_now(p: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
         _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD + line).cast());
     }
 }
 
-/// [`request`] for the lines that begin in bytes `from..to` after `p`.
+/// `vpdpwssd`: adds products of pairs of words. It stays where it is written: the compiler would make all sums of four
+/// products first and run out of registers.
 #[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn request_lines(p: *const u8, from: usize, to: usize) {
-    for line in from.div_ceil(64)..to.div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD + 64 * line).cast());
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn add_products(sum: __m512i, words: __m512i, scales: __m512i) -> __m512i {
+    let mut sum = sum;
+    // SAFETY: touches registers only.
+    unsafe {
+        asm!(
+            "vpdpwssd {sum}, {words}, {scales}",
+            sum = inout(zmm_reg) sum,
+            words = in(zmm_reg) words,
+            scales = in(zmm_reg) scales,
+            options(nomem, nostack, preserves_flags),
+        );
     }
+    sum
+}
+
+/// `[f(0), f(1), f(2), f(3)]`
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn fours<R>(f: impl Fn(usize) -> R) -> [R; 4] {
+    [f(0), f(1), f(2), f(3)]
+}
+
+/// [`fours`] of long functions: inlined one after the other, they would be interleaved and run out of registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn fours_apart<R>(f: impl Fn(usize) -> R) -> [R; 4] {
+    [apart(&f, 0), apart(&f, 1), apart(&f, 2), apart(&f, 3)]
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn apart<R>(f: &impl Fn(usize) -> R, i: usize) -> R {
+    f(i)
+}
+
+/// The sums of four blocks for each token, from partial sums in all lanes: 128-bit lane `k` has those of block `k`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn four_blocks<const T: usize>(block: impl Fn(usize) -> [__m512i; T]) -> [__m512i; T] {
+    let ab = join_blocks(block(0), block(1));
+    let cd = join_blocks(block(2), block(3));
+    join_blocks(ab, cd)
+}
+
+/// [`add_lane_pairs`] for each token.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn join_blocks<const T: usize>(a: [__m512i; T], b: [__m512i; T]) -> [__m512i; T] {
+    let mut out = a;
+    for t in 0..T {
+        out[t] = add_lane_pairs(a[t], b[t]);
+    }
+    out
+}
+
+/// The sums of 16 blocks in order, for token `t`, from four times those of four, a block per 128-bit lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn sixteen_blocks<const T: usize>(quads: &[[__m512i; T]; 4], t: usize) -> __m512i {
+    add_dwords([quads[0][t], quads[1][t], quads[2][t], quads[3][t]])
 }
 
 /// 16 bytes at each of `p`, `p + step`, `p + 2 * step`, `p + 3 * step`, one per 128-bit lane.
@@ -351,13 +517,6 @@ pub(super) fn last_dwords(v: [__m512i; 4]) -> __m512i {
 /// Element `4l + e` to place `4e + l`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn in_order(v: __m512i) -> __m512i {
+pub(super) fn in_order(v: __m512i) -> __m512i {
     _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v)
-}
-
-/// The terms `(d * dx) * sum`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn term(d: __m512, x: X, sum: __m512i) -> __m512 {
-    _mm512_mul_ps(_mm512_mul_ps(d, x.d), _mm512_cvtepi32_ps(sum))
 }

@@ -2,7 +2,7 @@
 
 use super::blocks32::{levels, repeated};
 use super::fields::fields;
-use super::linear::{Linear, X, add_dword_pairs, load, request_lines, term};
+use super::linear::{Linear, Terms, X, add_dword_pairs, load, request};
 use super::load::Rows;
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -67,6 +67,7 @@ impl Linear for Nvfp4 {
     const PARTS: [usize; 3] = [32, 32, 16];
 
     /// The codes that meet low nibbles, those that meet high ones, and what the offset adds too much.
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], [low, high, offsets]: [&mut [u8]; 3]) {
         for (s, q) in q.as_chunks::<16>().0.iter().enumerate() {
             for i in 0..8 {
@@ -80,24 +81,34 @@ impl Linear for Nvfp4 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
-        let mut dots = [_mm512_setzero_si512(); 2];
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
+        let mut dots = [[_mm512_setzero_si512(); 2]; T];
         for i in 0..2 {
-            request_lines(w, 72 * i, 72 * (i + 1));
-            // SAFETY: the codes of blocks `2i` and `2i + 1` of four; 64 bytes of two parts.
-            unsafe {
+            // SAFETY: the codes of blocks `2i` and `2i + 1` of four.
+            let codes = unsafe {
                 let p = w.add(72 * i);
                 let first = _mm512_castsi256_si512(_mm256_loadu_si256(p.add(4).cast()));
-                let codes = _mm512_inserti64x4::<1>(first, _mm256_loadu_si256(p.add(40).cast()));
-                let [low, high] = levels(codes, LEVELS);
-                let dot = _mm512_dpbusd_epi32(dots[i], low, load(x.parts[0].add(64 * i)));
-                dots[i] = _mm512_dpbusd_epi32(dot, high, load(x.parts[1].add(64 * i)));
+                _mm512_inserti64x4::<1>(first, _mm256_loadu_si256(p.add(40).cast()))
+            };
+            let codes = request(w, 72 * i, 72 * (i + 1), codes);
+            let [low, high] = levels(codes, LEVELS);
+            for t in 0..T {
+                // SAFETY: 64 bytes of two parts.
+                let (x0, x1) = unsafe { (load(x.part(0, t).add(64 * i)), load(x.part(1, t).add(64 * i))) };
+                dots[t][i] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(dots[t][i], low, x0), high, x1);
             }
         }
-        // SAFETY: four blocks, and as many times four offsets.
-        let (scales, offsets) = unsafe { (fields::<36, 0, 4, 4>(w), load(x.parts[2])) };
+        // SAFETY: four blocks.
+        let scales = unsafe { fields::<36, 0, 4, 4>(w) };
         let d = half_scales(_mm512_cvtepu8_epi32(_mm512_castsi512_si128(scales)));
-        let sum = _mm512_add_epi32(add_dword_pairs(dots[0], dots[1]), offsets);
-        [term(d, x, sum), _mm512_setzero_ps()]
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            // SAFETY: 16 offsets, and the scales of these terms.
+            terms[t][0] = unsafe {
+                let offsets = load(x.part(2, t));
+                x.term(t, d, _mm512_add_epi32(add_dword_pairs(dots[t][0], dots[t][1]), offsets))
+            };
+        }
+        terms
     }
 }

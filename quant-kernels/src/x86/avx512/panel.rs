@@ -2,7 +2,7 @@
 //! multiplied with the tokens by `vpdpbusd`, the activations broadcast from memory.
 //!
 //! A type brings only its unpacking ([`Format`]). Few tokens use two panels, many use four and two tokens a step; one
-//! token has kernels of its own ([`linear`]). The f32 state lives in memory so that the walk goes block by block with its panels in the first-level cache.
+//! to three tokens have kernels of their own ([`linear`]). The f32 state lives in memory so that the walk goes block by block with its panels in the first-level cache.
 
 use super::linear::{self, Linear};
 use super::load::Rows;
@@ -134,9 +134,14 @@ pub(super) unsafe fn tile<F: Format + Linear>(tile: &mut Tile<'_>) {
     unsafe {
         match tile.acts.tokens {
             0 => {}
-            1 => linear::tile::<F>(tile),
-            2..=3 => run::<F, 2, 2>(tile),
-            4..=8 => run::<F, 2, 4>(tile),
+            1 => linear::tile::<F, 1>(tile),
+            2 => linear::tile::<F, 2>(tile),
+            3 => linear::tile::<F, 3>(tile),
+            4 => match F::four(tile.acts.cols) {
+                Some(four) => four(tile),
+                None => run::<F, 2, 4>(tile),
+            },
+            5..=8 => run::<F, 2, 4>(tile),
             _ => run::<F, 4, 2>(tile),
         }
     }

@@ -2,7 +2,7 @@
 //! scale.
 
 use super::fields::{fields, vector};
-use super::linear::{Linear, X, add_lanes, load, request_lines, term};
+use super::linear::{Linear, Terms, X, add_lanes, load, request};
 use super::load::{Rows, low_f16};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -60,6 +60,7 @@ impl Linear for Q1_0 {
     const PARTS: [usize; 3] = [128, 16, 0];
 
     /// The codes that meet bit 0 of each byte, those that meet bit 1, and so on; the sums with their sign changed.
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], [codes, offsets, _]: [&mut [u8]; 3]) {
         for (i, code) in codes.iter_mut().enumerate() {
             *code = q[i % 16 * 8 + i / 16] as u8;
@@ -71,7 +72,7 @@ impl Linear for Q1_0 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
         // Lane `l` rotates bits `l` and `4 + l` of each byte to place 1.
         let lanes = |first: i32| {
@@ -81,25 +82,30 @@ impl Linear for Q1_0 {
             _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
         };
         let (two, shifts) = (_mm512_set1_epi8(2), [lanes(0), lanes(4)]);
-        request_lines(w, 0, 72);
-        let mut dots = [zero; 4];
-        for (k, dot) in dots.iter_mut().enumerate() {
-            // SAFETY: the bits of block `k` of four, and its 128 activations.
-            let (bits, x) = unsafe {
-                let bits = _mm_loadu_si128(w.add(18 * k + 2).cast());
-                let x = x.parts[0].add(128 * k);
-                (_mm512_broadcast_i32x4(bits), [load(x), load(x.add(64))])
-            };
+        let mut dots = [[zero; 4]; T];
+        for k in 0..4 {
+            // SAFETY: the bits of block `k` of four.
+            let bits = unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(w.add(18 * k + 2).cast())) };
+            let bits = request(w, 18 * k, 18 * (k + 1), bits);
             for half in 0..2 {
                 let codes = _mm512_and_si512(_mm512_rolv_epi32(bits, shifts[half]), two);
-                *dot = _mm512_dpbusd_epi32(*dot, codes, x[half]);
+                for t in 0..T {
+                    // SAFETY: 64 of the block's 128 activations.
+                    let x = unsafe { load(x.part(0, t).add(128 * k + 64 * half)) };
+                    dots[t][k] = _mm512_dpbusd_epi32(dots[t][k], codes, x);
+                }
             }
         }
-        // SAFETY: four blocks, and as many times four offsets.
-        let (scales, offsets) = unsafe { (fields::<18, 0, 2, 4>(w), load(x.parts[1])) };
+        // SAFETY: four blocks.
+        let scales = unsafe { fields::<18, 0, 2, 4>(w) };
         let d = _mm512_castps128_ps512(_mm_cvtph_ps(_mm512_castsi512_si128(scales)));
         let four_times = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-        let sum = _mm512_add_epi32(add_lanes(dots), offsets);
-        [term(_mm512_permutexvar_ps(four_times, d), x, sum), _mm512_setzero_ps()]
+        let d = _mm512_permutexvar_ps(four_times, d);
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            // SAFETY: 16 offsets, and the scales of these terms.
+            terms[t][0] = unsafe { x.term(t, d, _mm512_add_epi32(add_lanes(dots[t]), load(x.part(1, t)))) };
+        }
+        terms
     }
 }

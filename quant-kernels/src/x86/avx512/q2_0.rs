@@ -1,7 +1,7 @@
 //! Q2_0: unsigned 2-bit codes with an offset of 1; two of the contract's blocks share a scale.
 
 use super::fields::{fields, vector};
-use super::linear::{Linear, X, add_dword_pairs, add_lanes, load, request_lines, term};
+use super::linear::{Linear, Terms, X, add_dword_pairs, add_lanes, load, request};
 use super::load::{Rows, low_f16};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -59,6 +59,7 @@ impl Linear for Q2_0 {
 
     /// The codes that meet bit pair 0 of each byte, those that meet bit pair 1, and so on; the sums with their sign
     /// changed.
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], [codes, offsets, _]: [&mut [u8]; 3]) {
         for (i, code) in codes.iter_mut().enumerate() {
             *code = q[i % 16 * 4 + i / 16] as u8;
@@ -70,30 +71,41 @@ impl Linear for Q2_0 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
         let (three, shifts) = (_mm512_set1_epi8(3), _mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6));
-        let mut sums = [zero; 2];
+        let mut sums = [[zero; 2]; T];
         for i in 0..2 {
-            request_lines(w, 72 * i, 72 * (i + 1));
-            let mut dots = [zero; 4];
-            for (k, dot) in dots.iter_mut().enumerate() {
-                // SAFETY: the codes of block `4i + k` of eight, and its 64 activations.
-                let (codes, x) = unsafe {
-                    let codes = _mm_loadu_si128(w.add(18 * (4 * i + k) + 2).cast());
-                    (_mm512_broadcast_i32x4(codes), load(x.parts[0].add(64 * (4 * i + k))))
-                };
+            let mut dots = [[zero; 4]; T];
+            for k in 0..4 {
+                // SAFETY: the codes of block `4i + k` of eight.
+                let codes =
+                    unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(w.add(18 * (4 * i + k) + 2).cast())) };
+                let from = 18 * (4 * i + k);
+                let codes = request(w, from, from + 18, codes);
                 // Bit pair `l` in lane `l`.
                 let codes = _mm512_and_si512(_mm512_srlv_epi64(codes, shifts), three);
-                *dot = _mm512_dpbusd_epi32(zero, codes, x);
+                for t in 0..T {
+                    // SAFETY: the block's 64 activations.
+                    let x = unsafe { load(x.part(0, t).add(64 * (4 * i + k))) };
+                    dots[t][k] = _mm512_dpbusd_epi32(zero, codes, x);
+                }
             }
-            sums[i] = add_lanes(dots);
+            for t in 0..T {
+                sums[t][i] = add_lanes(dots[t]);
+            }
         }
-        // SAFETY: eight blocks, and as many times two offsets.
-        let (scales, offsets) = unsafe { (fields::<18, 0, 2, 8>(w), load(x.parts[1])) };
+        // SAFETY: eight blocks.
+        let scales = unsafe { fields::<18, 0, 2, 8>(w) };
         let d = _mm512_castps256_ps512(_mm256_cvtph_ps(_mm512_castsi512_si128(scales)));
         let twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-        let sum = _mm512_add_epi32(add_dword_pairs(sums[0], sums[1]), offsets);
-        [term(_mm512_permutexvar_ps(twice, d), x, sum), _mm512_setzero_ps()]
+        let d = _mm512_permutexvar_ps(twice, d);
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            let sums = add_dword_pairs(sums[t][0], sums[t][1]);
+            // SAFETY: 16 offsets, and the scales of these terms.
+            terms[t][0] = unsafe { x.term(t, d, _mm512_add_epi32(sums, load(x.part(1, t)))) };
+        }
+        terms
     }
 }

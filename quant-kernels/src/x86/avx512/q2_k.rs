@@ -1,6 +1,8 @@
 //! Q2_K: a code times its sub-scale is at most 45, so scales go into the codes and one exact sum does a whole block.
 
-use super::linear::{Linear, X, add_dwords, add_lanes, load, load_lanes, request, term};
+use super::linear::{
+    Linear, Terms, X, four_blocks, fours_apart, last_dwords, load, load_lanes, request, sixteen_blocks,
+};
 use super::load::{Rows, high_f16, high_nibbles, low_f16, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
 use super::two_bits;
@@ -53,6 +55,7 @@ impl Linear for Q2K {
     const PARTS: [usize; 3] = [256, 16, 16];
 
     /// The codes as [`two_bits::codes`] has them, and two halves of their sums.
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], [codes, low, high]: [&mut [u8]; 3]) {
         two_bits::arrange(q, codes);
         two_bits::arrange_sums(sums, 1, [low, high]);
@@ -60,40 +63,52 @@ impl Linear for Q2K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let (mut quads, mut minima, mut d) = ([zero; 4], [zero; 4], [zero; 4]);
-        for i in 0..4 {
-            let mut dots = [zero; 4];
-            for (k, dot) in dots.iter_mut().enumerate() {
-                let at = 4 * i + k;
-                request::<84>(w.wrapping_add(84 * at));
-                // SAFETY: block `at` and its activations.
-                let (packed, planes, x) = unsafe {
-                    let block = w.add(84 * at);
-                    let packed = _mm512_broadcast_i32x4(_mm_loadu_si128(block.cast()));
-                    (packed, load(block.add(16)), x.parts[0].add(256 * at))
+        let quads = fours_apart(|i| {
+            let w = w.wrapping_add(4 * 84 * i);
+            let dots = four_blocks(|k| {
+                // SAFETY: block `4i + k`.
+                let (packed, planes) = unsafe {
+                    let block = w.add(84 * k);
+                    (_mm512_broadcast_i32x4(_mm_loadu_si128(block.cast())), load(block.add(16)))
                 };
+                let planes = request(w, 84 * k, 84 * (k + 1), planes);
                 let scales = low_nibbles(packed);
+                let mut sums = [zero; T];
                 for (j, codes) in two_bits::codes(planes).into_iter().enumerate() {
                     // In lane l the scale of sub-block `8 (l / 2) + 2 j + l % 2`, as i16.
                     let scale = _mm512_shuffle_epi8(scales, two_bits::sub_block_words(j));
-                    // SAFETY: 64 of the 256 bytes.
-                    let x = unsafe { load(x.add(64 * j)) };
-                    *dot = _mm512_dpbusd_epi32(*dot, _mm512_mullo_epi16(codes, scale), x);
+                    let codes = _mm512_mullo_epi16(codes, scale);
+                    for t in 0..T {
+                        // SAFETY: 64 of the block's 256 activations.
+                        let x = unsafe { load(x.part(0, t).add(256 * (4 * i + k) + 64 * j)) };
+                        sums[t] = _mm512_dpbusd_epi32(sums[t], codes, x);
+                    }
                 }
+                sums
+            });
+            // SAFETY: the first and the last 16 bytes of these blocks.
+            let (mins, d) = unsafe { (high_nibbles(load_lanes(w, 84)), load_lanes(w.add(68), 84)) };
+            let (low, high) = (_mm512_unpacklo_epi8(mins, zero), _mm512_unpackhi_epi8(mins, zero));
+            let mut minima = [zero; T];
+            for t in 0..T {
+                // SAFETY: the sums of these blocks.
+                let (x0, x1) = unsafe { (load(x.part(1, t).add(64 * i)), load(x.part(2, t).add(64 * i))) };
+                minima[t] = _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(zero, low, x0), high, x1);
             }
-            quads[i] = add_lanes(dots);
-            // SAFETY: the first and the last 16 bytes of these blocks, and their sums.
-            unsafe {
-                let mins = high_nibbles(load_lanes(w.add(84 * 4 * i), 84));
-                let (low, high) = (_mm512_unpacklo_epi8(mins, zero), _mm512_unpackhi_epi8(mins, zero));
-                let low = _mm512_dpwssd_epi32(zero, low, load(x.parts[1].add(64 * i)));
-                minima[i] = _mm512_dpwssd_epi32(low, high, load(x.parts[2].add(64 * i)));
-                d[i] = load_lanes(w.add(84 * 4 * i + 68), 84);
-            }
+            (d, dots, minima)
+        });
+        let d = last_dwords([quads[0].0, quads[1].0, quads[2].0, quads[3].0]);
+        let (d, dmin) = (low_f16(d), high_f16(d));
+        let (dots, minima) = (quads.map(|quad| quad.1), quads.map(|quad| quad.2));
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            // SAFETY: the scales of these terms.
+            terms[t] = unsafe {
+                [x.term(t, d, sixteen_blocks(&dots, t)), x.term(t, dmin, sixteen_blocks(&minima, t))]
+            };
         }
-        let d = super::linear::last_dwords(d);
-        [term(low_f16(d), x, add_dwords(quads)), term(high_f16(d), x, add_dwords(minima))]
+        terms
     }
 }

@@ -1,6 +1,9 @@
 //! Q3_K: unsigned 3-bit codes with an offset of 4, signed 6-bit scales.
 
-use super::linear::{Linear, X, add_dwords, add_lanes, load, load_lanes, request, scales, term};
+use super::linear::{
+    Linear, Terms, X, add_products, four_blocks, fours_apart, load, load_lanes, request, scales,
+    sixteen_blocks,
+};
 use super::load::{Rows, high_f16, high_nibbles, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
 use super::two_bits;
@@ -77,6 +80,7 @@ impl Linear for Q3K {
     const PARTS: [usize; 3] = [256, 16, 16];
 
     /// The codes as [`two_bits::codes`] has them, and two halves of -4 times their sums.
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], [codes, low, high]: [&mut [u8]; 3]) {
         two_bits::arrange(q, codes);
         two_bits::arrange_sums(sums, -4, [low, high]);
@@ -84,33 +88,27 @@ impl Linear for Q3K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let mut quads = [zero; 4];
-        for i in 0..4 {
-            // SAFETY: the last 16 bytes of these blocks and their sums.
-            let (scales, sums) = unsafe {
-                let scales = unpack_scales(load_lanes(w.add(4 * 110 * i + 94), 110));
-                (scales, [load(x.parts[1].add(64 * i)), load(x.parts[2].add(64 * i))])
-            };
-            let mut dots = [zero; 4];
-            for (k, dot) in dots.iter_mut().enumerate() {
-                let at = 4 * i + k;
-                request::<110>(w.wrapping_add(110 * at));
-                // SAFETY: block `at` and its activations.
-                let (third, planes, x) = unsafe {
-                    let block = w.add(110 * at);
-                    let third = _mm512_broadcast_i64x4(_mm256_loadu_si256(block.cast()));
-                    (third, load(block.add(32)), x.parts[0].add(256 * at))
+        let quads = fours_apart(|i| {
+            let w = w.wrapping_add(4 * 110 * i);
+            // SAFETY: the last 16 bytes of these blocks.
+            let tails = unsafe { unpack_scales(load_lanes(w.add(94), 110)) };
+            let mut dots = four_blocks::<T>(|k| {
+                // SAFETY: block `4i + k`.
+                let (third, planes) = unsafe {
+                    let block = w.add(110 * k);
+                    (_mm512_broadcast_i64x4(_mm256_loadu_si256(block.cast())), load(block.add(32)))
                 };
+                let planes = request(w, 110 * k, 110 * (k + 1), planes);
                 // Bit `32 j` of the first half is bit j, that of the second bit 4 + j.
                 let by = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi64x(4));
                 let third = _mm512_srlv_epi64(third, by);
                 let scales = match k {
-                    0 => _mm512_shuffle_i32x4::<0x00>(scales, scales),
-                    1 => _mm512_shuffle_i32x4::<0x55>(scales, scales),
-                    2 => _mm512_shuffle_i32x4::<0xaa>(scales, scales),
-                    _ => _mm512_shuffle_i32x4::<0xff>(scales, scales),
+                    0 => _mm512_shuffle_i32x4::<0x00>(tails, tails),
+                    1 => _mm512_shuffle_i32x4::<0x55>(tails, tails),
+                    2 => _mm512_shuffle_i32x4::<0xaa>(tails, tails),
+                    _ => _mm512_shuffle_i32x4::<0xff>(tails, tails),
                 };
                 let codes = [
                     code(planes, _mm512_slli_epi16::<2>(third)),
@@ -118,27 +116,41 @@ impl Linear for Q3K {
                     code(_mm512_srli_epi16::<4>(planes), third),
                     code(_mm512_srli_epi16::<6>(planes), _mm512_srli_epi16::<1>(third)),
                 ];
-                let mut sums = [zero; 4];
-                for j in 0..4 {
-                    // SAFETY: 64 of the 256 bytes.
-                    sums[j] = _mm512_dpbusd_epi32(zero, codes[j], unsafe { load(x.add(64 * j)) });
+                let scales = [0, 1].map(|j| _mm512_shuffle_epi8(scales, scale_words(j)));
+                let mut dots = [zero; T];
+                for t in 0..T {
+                    let mut sums = [zero; 4];
+                    for j in 0..4 {
+                        // SAFETY: 64 of the block's 256 activations.
+                        let x = unsafe { load(x.part(0, t).add(256 * (4 * i + k) + 64 * j)) };
+                        sums[j] = _mm512_dpbusd_epi32(zero, codes[j], x);
+                    }
+                    for j in 0..2 {
+                        // Sums of four products fit i16 (4 * 7 * 127).
+                        let pair = _mm512_packs_epi32(sums[2 * j], sums[2 * j + 1]);
+                        dots[t] = add_products(dots[t], pair, scales[j]);
+                    }
                 }
-                for j in 0..2 {
-                    // Sums of four products fit i16 (4 * 7 * 127).
-                    let pair = _mm512_packs_epi32(sums[2 * j], sums[2 * j + 1]);
-                    *dot = _mm512_dpwssd_epi32(*dot, pair, _mm512_shuffle_epi8(scales, scale_words(j)));
-                }
-            }
+                dots
+            });
             // The lower byte of these words is zero, as it is for `scale_words`: all sums are 256 times too large,
             // which is taken off at the end. |sum| < 2^23, so nothing is lost.
-            let low = _mm512_unpacklo_epi8(zero, scales);
-            let high = _mm512_unpackhi_epi8(zero, scales);
-            let offsets = _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(zero, low, sums[0]), high, sums[1]);
-            quads[i] = _mm512_add_epi32(add_lanes(dots), offsets);
-        }
+            let (low, high) = (_mm512_unpacklo_epi8(zero, tails), _mm512_unpackhi_epi8(zero, tails));
+            for t in 0..T {
+                // SAFETY: the sums of these blocks.
+                let (x0, x1) = unsafe { (load(x.part(1, t).add(64 * i)), load(x.part(2, t).add(64 * i))) };
+                dots[t] = _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(dots[t], low, x0), high, x1);
+            }
+            dots
+        });
         // SAFETY: 16 blocks.
         let d = unsafe { scales::<110, 108>(w) };
-        [term(d, x, _mm512_srai_epi32::<8>(add_dwords(quads))), _mm512_setzero_ps()]
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            // SAFETY: the scales of these terms.
+            terms[t][0] = unsafe { x.term(t, d, _mm512_srai_epi32::<8>(sixteen_blocks(&quads, t))) };
+        }
+        terms
     }
 }
 

@@ -1,6 +1,9 @@
 //! Q4_K: nibbles are the codes; Q5_K shares the packed scales.
 
-use super::linear::{Linear, X, add_dwords, add_lanes, first_dwords, load, load_lanes, request, term};
+use super::linear::{
+    Linear, Terms, X, add_products, first_dwords, four_blocks, fours_apart, load, load_lanes, request,
+    sixteen_blocks,
+};
 use super::load::{Rows, high_f16, high_nibbles, low_f16, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -77,23 +80,26 @@ impl Linear for Q4K {
     const MINIMA: bool = true;
     const PARTS: [usize; 3] = [256, 16, 0];
 
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], parts: [&mut [u8]; 3]) {
         arrange(q, sums, parts);
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         // SAFETY: as the caller promises.
-        unsafe { terms::<144>(w, x, |codes, _, _| [low_nibbles(codes), high_nibbles(codes)]) }
+        unsafe { terms::<144, T>(w, x, |codes, _, _| [low_nibbles(codes), high_nibbles(codes)]) }
     }
 }
 
 /// The activations of a block of Q4_K or Q5_K: sub-blocks in the order 0, 2, 1, 3, 4, 6, 5, 7, as the low and high
 /// nibbles of 64 bytes have them; the sums of sub-blocks.
+#[inline]
 pub(super) fn arrange(q: &[i8], sums: &[i16], [codes, pairs, _]: [&mut [u8]; 3]) {
+    let q = q.as_chunks::<32>().0;
     for (from, to) in [0, 2, 1, 3, 4, 6, 5, 7].into_iter().zip(codes.as_chunks_mut::<32>().0) {
-        *to = std::array::from_fn(|i| q[32 * from + i] as u8);
+        *to = q[from].map(|q| q as u8);
     }
     for (sums, pair) in sums.as_chunks::<2>().0.iter().zip(pairs.as_chunks_mut::<2>().0) {
         *pair = (sums[0] + sums[1]).to_ne_bytes();
@@ -107,43 +113,59 @@ pub(super) fn arrange(q: &[i8], sums: &[i16], [codes, pairs, _]: [&mut [u8]; 3])
 /// As for [`Linear::terms`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) unsafe fn terms<const BYTES: usize>(
+pub(super) unsafe fn terms<const BYTES: usize, const T: usize>(
     w: *const u8,
     x: X,
     codes: impl Fn(__m512i, *const u8, usize) -> [__m512i; 2],
-) -> [__m512; 2] {
+) -> Terms<T> {
     let zero = _mm512_setzero_si512();
-    let (mut headers, mut quads, mut minima) = ([zero; 4], [zero; 4], [zero; 4]);
-    for i in 0..4 {
-        // SAFETY: the headers of blocks `4i..4i + 4`.
-        headers[i] = unsafe { load_lanes(w.add(4 * i * BYTES), BYTES) };
-        let packed = unpack_scales(headers[i]);
-        // SAFETY: the sums of these blocks, 16 bytes each.
-        let sums = unsafe { load(x.parts[1].add(64 * i)) };
-        minima[i] = _mm512_dpwssd_epi32(zero, _mm512_unpackhi_epi8(packed, zero), sums);
-        let mut dots = [zero; 4];
-        for (k, dot) in dots.iter_mut().enumerate() {
-            request::<BYTES>(w.wrapping_add((4 * i + k) * BYTES));
-            for half in 0..2 {
-                // SAFETY: 64 bytes of nibbles of block `4i + k`, and the activations that meet them.
-                let (nibbles, block, low, high) = unsafe {
-                    let block = w.add((4 * i + k) * BYTES);
-                    let x = x.parts[0].add((4 * i + k) * 256 + 128 * half);
-                    (load(block.add(BYTES - 128 + 64 * half)), block, load(x), load(x.add(64)))
-                };
-                let [a, b] = codes(nibbles, block, half);
-                let (a, b) = (_mm512_dpbusd_epi32(zero, a, low), _mm512_dpbusd_epi32(zero, b, high));
-                // Sums of four products fit i16, so one instruction scales two sub-blocks side by side.
-                // SAFETY: 64 bytes.
-                let spread = unsafe { load(SPREAD.0[k][half].as_ptr()) };
-                let scales = _mm512_maskz_permutexvar_epi8(0x5555_5555_5555_5555, spread, packed);
-                *dot = _mm512_dpwssd_epi32(*dot, _mm512_packs_epi32(a, b), scales);
-            }
+    let quads = fours_apart(|i| {
+        let w = w.wrapping_add(4 * i * BYTES);
+        // SAFETY: the headers of these four blocks.
+        let headers = unsafe { load_lanes(w, BYTES) };
+        let packed = unpack_scales(headers);
+        let mins = _mm512_unpackhi_epi8(packed, zero);
+        let mut minima = [zero; T];
+        for t in 0..T {
+            // SAFETY: the sums of these blocks, 16 bytes each.
+            minima[t] = _mm512_dpwssd_epi32(zero, mins, unsafe { load(x.part(1, t).add(64 * i)) });
         }
-        quads[i] = add_lanes(dots);
+        let dots = four_blocks(|k| {
+            let block = w.wrapping_add(k * BYTES);
+            let mut sums = [zero; T];
+            for half in 0..2 {
+                // SAFETY: 64 bytes of nibbles of block `k`, and 64 bytes.
+                let (nibbles, spread) =
+                    unsafe { (load(block.add(BYTES - 128 + 64 * half)), load(SPREAD.0[k][half].as_ptr())) };
+                let from = k * BYTES + half * (BYTES / 2);
+                let nibbles = request(w, from, from + BYTES / 2, nibbles);
+                let [low, high] = codes(nibbles, block, half);
+                let scales = _mm512_maskz_permutexvar_epi8(0x5555_5555_5555_5555, spread, packed);
+                for t in 0..T {
+                    // SAFETY: the activations that meet these codes.
+                    let (x0, x1) = unsafe {
+                        let x = x.part(0, t).add((4 * i + k) * 256 + 128 * half);
+                        (load(x), load(x.add(64)))
+                    };
+                    let (a, b) = (_mm512_dpbusd_epi32(zero, low, x0), _mm512_dpbusd_epi32(zero, high, x1));
+                    // Sums of four products fit i16, so one instruction scales two sub-blocks side by side.
+                    sums[t] = add_products(sums[t], _mm512_packs_epi32(a, b), scales);
+                }
+            }
+            sums
+        });
+        (headers, dots, minima)
+    });
+    let d = first_dwords([quads[0].0, quads[1].0, quads[2].0, quads[3].0]);
+    let (d, dmin) = (low_f16(d), high_f16(d));
+    let (dots, minima) = (quads.map(|quad| quad.1), quads.map(|quad| quad.2));
+    let mut terms = [[_mm512_setzero_ps(); 2]; T];
+    for t in 0..T {
+        // SAFETY: the scales of these terms.
+        terms[t] =
+            unsafe { [x.term(t, d, sixteen_blocks(&dots, t)), x.term(t, dmin, sixteen_blocks(&minima, t))] };
     }
-    let d = first_dwords(headers);
-    [term(low_f16(d), x, add_dwords(quads)), term(high_f16(d), x, add_dwords(minima))]
+    terms
 }
 
 /// Headers of four blocks, one per 128-bit lane, to eight scales and eight minima as bytes in each lane.

@@ -1,6 +1,6 @@
 //! Q5_K: Q4_K with a fifth bit from a plane of its own.
 
-use super::linear::{Linear, X};
+use super::linear::{Linear, Terms, X};
 use super::load::{Rows, high_nibbles, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
 use super::q4_k;
@@ -49,13 +49,14 @@ impl Linear for Q5K {
     const MINIMA: bool = true;
     const PARTS: [usize; 3] = [256, 16, 0];
 
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], parts: [&mut [u8]; 3]) {
         q4_k::arrange(q, sums, parts);
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let codes = |nibbles, block: *const u8, half| {
             // SAFETY: the 32 bytes of fifth bits of a block that the caller of `terms` vouches for.
             let plane = unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(block.add(16).cast())) };
@@ -70,6 +71,6 @@ impl Linear for Q5K {
             [join(low_nibbles(nibbles), fifth(low)), join(high_nibbles(nibbles), fifth(high))]
         };
         // SAFETY: as the caller promises.
-        unsafe { q4_k::terms::<176>(w, x, codes) }
+        unsafe { q4_k::terms::<176, T>(w, x, codes) }
     }
 }

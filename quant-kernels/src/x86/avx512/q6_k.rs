@@ -1,6 +1,8 @@
 //! Q6_K: unsigned 6-bit codes with an offset of 32, which becomes a product of scales and activation sums.
 
-use super::linear::{Linear, X, add_dwords, add_lanes, load, request, scales, term};
+use super::linear::{
+    Linear, Terms, X, add_products, four_blocks, fours_apart, load, request, scales, sixteen_blocks,
+};
 use super::load::{Rows, high_f16, high_nibbles, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -67,6 +69,7 @@ impl Linear for Q6K {
     const PARTS: [usize; 3] = [256, 32, 0];
 
     /// The codes, and -8 times their sums.
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], [codes, offsets, _]: [&mut [u8]; 3]) {
         for (q, code) in q.iter().zip(codes) {
             *code = *q as u8;
@@ -78,64 +81,77 @@ impl Linear for Q6K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
-        let zero = _mm512_setzero_si512();
-        let mut quads = [zero; 4];
-        for i in 0..4 {
-            let mut dots = [zero; 4];
-            for (k, dot) in dots.iter_mut().enumerate() {
-                request::<210>(w.wrapping_add((4 * i + k) * 210));
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
+        let quads = fours_apart(|i| {
+            let w = w.wrapping_add(4 * i * 210);
+            four_blocks::<T>(|k| {
                 // SAFETY: block `4i + k` and its activations.
-                *dot = unsafe {
-                    let at = 4 * i + k;
-                    block_sums(w.add(210 * at), x.parts[0].add(256 * at), x.parts[1].add(32 * at))
-                };
-            }
-            quads[i] = add_lanes(dots);
-        }
+                unsafe { block_sums(w, k, x, 4 * i + k) }
+            })
+        });
         // SAFETY: 16 blocks.
         let d = unsafe { scales::<210, 208>(w) };
-        [term(d, x, add_dwords(quads)), _mm512_setzero_ps()]
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            // SAFETY: the scales of these terms.
+            terms[t][0] = unsafe { x.term(t, d, sixteen_blocks(&quads, t)) };
+        }
+        terms
     }
 }
 
-/// 16 partial sums of a block: codes times activations times sub-scales, the offset of 32 taken off.
+/// 16 partial sums of a block, the one numbered `k` from `w` on and `at` among the activations, for each token: codes times activations times sub-scales, the
+/// offset of 32 taken off.
 ///
 /// # Safety
-/// The CPU has the tier; 210 bytes of the block, 256 of `x` and 32 of `offsets` can be read.
+/// The CPU has the tier; 210 bytes of the block and its activations can be read.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn block_sums(block: *const u8, x: *const u8, offsets: *const u8) -> __m512i {
+unsafe fn block_sums<const T: usize>(w: *const u8, k: usize, x: X, at: usize) -> [__m512i; T] {
+    let block = w.wrapping_add(210 * k);
     let zero = _mm512_setzero_si512();
-    // SAFETY: the caller vouches for the scales and the offsets.
-    let (scales, offsets) = unsafe {
-        let scales = _mm256_cvtepi8_epi16(_mm_loadu_si128(block.add(192).cast()));
-        let offsets = _mm512_zextsi256_si512(_mm256_loadu_si256(offsets.cast()));
-        (_mm512_zextsi256_si512(scales), offsets)
-    };
-    // 4 * scale times -8 * sum.
-    let mut dot = _mm512_dpwssd_epi32(zero, _mm512_slli_epi16::<2>(scales), offsets);
+    // SAFETY: the caller vouches for the scales.
+    let scales = unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(block.add(192).cast())) };
+    let scales = _mm512_zextsi256_si512(scales);
+    let fours = _mm512_slli_epi16::<2>(scales);
+    let mut dots = [zero; T];
+    for t in 0..T {
+        // SAFETY: the caller vouches for the offsets.
+        let offsets = unsafe { _mm256_loadu_si256(x.part(1, t).add(32 * at).cast()) };
+        // 4 * scale times -8 * sum.
+        dots[t] = _mm512_dpwssd_epi32(zero, fours, _mm512_zextsi256_si512(offsets));
+    }
     for half in 0..2 {
-        // SAFETY: the caller vouches for the block and for `x`.
-        let (nibbles, pairs, x0, x1) = unsafe {
+        // SAFETY: the caller vouches for the block.
+        let (nibbles, pairs) = unsafe {
             let pairs = _mm256_loadu_si256(block.add(128 + 32 * half).cast());
-            let x = x.add(128 * half);
-            (load(block.add(64 * half)), _mm512_broadcast_i64x4(pairs), load(x), load(x.add(64)))
+            (load(block.add(64 * half)), _mm512_broadcast_i64x4(pairs))
         };
+        let from = 210 * k + 105 * half;
+        let nibbles = request(w, from, from + 105, nibbles);
         // The upper bits of values 0..32 and 32..64 (low nibbles), 64..96 and 96..128 (high ones) to places 4 and 5.
         let shift = |a, b| {
             let by = _mm512_inserti64x4::<1>(_mm512_set1_epi32(a), _mm256_set1_epi32(b));
             _mm512_rolv_epi32(pairs, by)
         };
         let join = |nibble, bits| _mm512_ternarylogic_epi32::<0xf8>(nibble, bits, _mm512_set1_epi8(0x30));
-        let a = _mm512_dpbusd_epi32(zero, join(low_nibbles(nibbles), shift(4, 2)), x0);
-        let b = _mm512_dpbusd_epi32(zero, join(high_nibbles(nibbles), shift(0, -2)), x1);
-        // Sums of four products fit i16 (4 * 63 * 127). SAFETY: 64 bytes.
+        let low = join(low_nibbles(nibbles), shift(4, 2));
+        let high = join(high_nibbles(nibbles), shift(0, -2));
+        // SAFETY: 64 bytes.
         let spread = unsafe { load(SPREAD.0[half].as_ptr().cast()) };
         let scales = _mm512_permutexvar_epi16(spread, scales);
-        dot = _mm512_dpwssd_epi32(dot, _mm512_packs_epi32(a, b), scales);
+        for t in 0..T {
+            // SAFETY: the caller vouches for the activations.
+            let (x0, x1) = unsafe {
+                let x = x.part(0, t).add(256 * at + 128 * half);
+                (load(x), load(x.add(64)))
+            };
+            let (a, b) = (_mm512_dpbusd_epi32(zero, low, x0), _mm512_dpbusd_epi32(zero, high, x1));
+            // Sums of four products fit i16 (4 * 63 * 127).
+            dots[t] = add_products(dots[t], _mm512_packs_epi32(a, b), scales);
+        }
     }
-    dot
+    dots
 }
 
 #[repr(align(64))]

@@ -7,7 +7,7 @@
 //! For one token the products are those of the digits, and c meets the sums of activations.
 
 use super::codebook::{Book, by_blocks, spread_eights};
-use super::linear::{Linear, X, add_dwords, add_lanes, load, request_bytes, term};
+use super::linear::{Linear, Terms, X, four_blocks, load, request_now, sixteen_blocks};
 use super::load::Rows;
 use super::panel::{self, Format, Panel, Steps};
 use super::rows::{self, Coded};
@@ -64,7 +64,7 @@ pub(super) trait Shifted {
 }
 
 /// The matmul of such a type.
-pub(super) fn tile<S: Shifted>(_: Avx512) -> TileFn {
+pub(super) fn tile<S: Shifted + 'static>(_: Avx512) -> TileFn {
     // SAFETY: the argument proves the tier.
     |tile| unsafe { panel::tile::<Ternary<S>>(tile) }
 }
@@ -155,13 +155,14 @@ impl<S: Shifted> Format for Ternary<S> {
     }
 }
 
-impl<S: Shifted> Linear for Ternary<S> {
+impl<S: Shifted + 'static> Linear for Ternary<S> {
     const VALUES: usize = 256;
     const BYTES: usize = S::BYTES;
     const MINIMA: bool = false;
     const PARTS: [usize; 3] = [256, 64, 0];
 
     /// The codes, and their sums over the values of each shift.
+    #[inline]
     fn arrange(q: &[i8], _sums: &[i16], [codes, sums, _]: [&mut [u8]; 3]) {
         for (q, code) in q.iter().zip(codes) {
             *code = *q as u8;
@@ -174,51 +175,55 @@ impl<S: Shifted> Linear for Ternary<S> {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let mut quads = [zero; 4];
+        // Loops, not closures for each turn: unrolled, decoding would run out of registers.
+        let mut quads = [[zero; T]; 4];
         for i in 0..4 {
-            let first = w.wrapping_add(4 * i * S::BYTES);
-            let block = |k: usize| first.wrapping_add(k * S::BYTES);
-            let blocks = [[block(0), block(1)], [block(2), block(3)]];
+            let w = w.wrapping_add(4 * S::BYTES * i);
+            let block = |k: usize| w.wrapping_add(S::BYTES * k);
             // SAFETY: four of the 16 blocks; both pairs share the loads of the codebook.
-            let words = unsafe { entries::<S, 2>(blocks) };
-            let mut dots = [zero; 4];
+            let words = unsafe { entries::<S, 2>([[block(0), block(1)], [block(2), block(3)]]) };
+            let mut dots = [[zero; T]; 4];
             for pair in 0..2 {
                 let digits = by_blocks(spread_eights(words[pair], 0));
                 for b in 0..2 {
                     let k = 2 * pair + b;
-                    request_bytes(blocks[pair][b], S::BYTES);
-                    // SAFETY: this block and the sums of its activations.
-                    let mut dot = unsafe {
-                        _mm512_dpwssd_epi32(
-                            zero,
-                            S::offsets(blocks[pair][b]),
-                            load(x.parts[1].add(64 * (4 * i + k))),
-                        )
-                    };
-                    let mut sums = [zero; 4];
-                    for r in 0..4 {
-                        let digits = _mm512_and_si512(digits[b][r], _mm512_set1_epi8(3));
-                        // SAFETY: 64 activations of this block.
-                        let x = unsafe { load(x.parts[0].add(256 * (4 * i + k) + 64 * r)) };
-                        sums[r] = _mm512_dpbusd_epi32(zero, digits, x);
+                    request_now(block(k), S::BYTES);
+                    // SAFETY: one of the blocks.
+                    let (offsets, scales) =
+                        unsafe { (S::offsets(block(k)), [S::scales(block(k), 0), S::scales(block(k), 1)]) };
+                    let mut sum = [zero; T];
+                    for t in 0..T {
+                        // SAFETY: the sums of this block's activations.
+                        let shifted = unsafe { load(x.part(1, t).add(64 * (4 * i + k))) };
+                        sum[t] = _mm512_dpwssd_epi32(zero, offsets, shifted);
+                        let mut sums = [zero; 4];
+                        for r in 0..4 {
+                            let digits = _mm512_and_si512(digits[b][r], _mm512_set1_epi8(3));
+                            // SAFETY: 64 activations of this block.
+                            let x = unsafe { load(x.part(0, t).add(256 * (4 * i + k) + 64 * r)) };
+                            sums[r] = _mm512_dpbusd_epi32(zero, digits, x);
+                        }
+                        for p in 0..2 {
+                            // Sums of four products fit i16 (4 * 2 * 127).
+                            let packed = _mm512_packs_epi32(sums[2 * p], sums[2 * p + 1]);
+                            sum[t] = _mm512_dpwssd_epi32(sum[t], packed, scales[p]);
+                        }
                     }
-                    for p in 0..2 {
-                        // Sums of four products fit i16 (4 * 2 * 127).
-                        let packed = _mm512_packs_epi32(sums[2 * p], sums[2 * p + 1]);
-                        // SAFETY: one of the blocks.
-                        let scales = unsafe { S::scales(blocks[pair][b], p) };
-                        dot = _mm512_dpwssd_epi32(dot, packed, scales);
-                    }
-                    dots[k] = dot;
+                    dots[k] = sum;
                 }
             }
-            quads[i] = add_lanes(dots);
+            quads[i] = four_blocks(|k| dots[k]);
         }
         // SAFETY: 16 blocks.
         let d = unsafe { S::d(w) };
-        [term(d, x, add_dwords(quads)), _mm512_setzero_ps()]
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            // SAFETY: the scales of these terms.
+            terms[t][0] = unsafe { x.term(t, d, sixteen_blocks(&quads, t)) };
+        }
+        terms
     }
 }
 

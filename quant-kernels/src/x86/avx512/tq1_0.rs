@@ -3,7 +3,7 @@
 //! The next digit of a fraction `q` is `3 q >> 8`, and `3 q mod 256` is what remains. With `q'` for the remainder, 256
 //! times the digit is `3 q - q'`: one token needs no digits, only products of the fractions.
 
-use super::linear::{Linear, X, add_dwords, add_lanes, load, request, scales, term};
+use super::linear::{Linear, Terms, X, four_blocks, load, request, scales, sixteen_blocks};
 use super::load::{Rows, high_f16};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -72,6 +72,7 @@ impl Linear for TQ10 {
     const PARTS: [usize; 3] = [320, 4, 0];
 
     /// The codes that meet the digits `n` of 52 bytes, 64 bytes for each `n`, and the sum of the codes.
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], [codes, sum, _]: [&mut [u8]; 3]) {
         codes.fill(0);
         for (n, codes) in codes.as_chunks_mut::<64>().0.iter_mut().enumerate() {
@@ -88,31 +89,43 @@ impl Linear for TQ10 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let (mut quads, mut rests) = ([zero; 4], [zero; 4]);
+        let mut quads = [[[zero; T]; 4]; 2];
         for i in 0..4 {
-            let (mut dots, mut less) = ([zero; 4], [zero; 4]);
+            let mut blocks = [[[zero; T]; 4]; 2];
             for k in 0..4 {
                 let at = 4 * i + k;
-                request::<54>(w.wrapping_add(54 * at));
                 // SAFETY: the 52 bytes of codes of block `at`.
                 let mut q = unsafe { _mm512_maskz_loadu_epi8((1 << 52) - 1, w.add(54 * at).cast()) };
+                q = request(w, 54 * at, 54 * (at + 1), q);
+                let (mut dots, mut less) = ([zero; T], [zero; T]);
                 for n in 0..5 {
-                    // SAFETY: the activations of this block.
-                    let x = unsafe { load(x.parts[0].add(320 * at + 64 * n)) };
-                    dots[k] = _mm512_dpbusd_epi32(dots[k], q, x);
-                    q = thrice(q);
-                    less[k] = _mm512_dpbusd_epi32(less[k], q, x);
+                    let next = thrice(q);
+                    for t in 0..T {
+                        // SAFETY: the activations of this block.
+                        let x = unsafe { load(x.part(0, t).add(320 * at + 64 * n)) };
+                        dots[t] = _mm512_dpbusd_epi32(dots[t], q, x);
+                        less[t] = _mm512_dpbusd_epi32(less[t], next, x);
+                    }
+                    q = next;
                 }
+                (blocks[0][k], blocks[1][k]) = (dots, less);
             }
-            (quads[i], rests[i]) = (add_lanes(dots), add_lanes(less));
+            for n in 0..2 {
+                quads[n][i] = four_blocks(|k| blocks[n][k]);
+            }
         }
-        // SAFETY: 16 blocks and their sums.
-        let (d, sums) = unsafe { (scales::<54, 52>(w), load(x.parts[1])) };
-        let (dots, rest) = (add_dwords(quads), add_dwords(rests));
-        let three = _mm512_add_epi32(_mm512_add_epi32(dots, dots), dots);
-        let digits = _mm512_srai_epi32::<8>(_mm512_sub_epi32(three, rest));
-        [term(d, x, _mm512_sub_epi32(digits, sums)), _mm512_setzero_ps()]
+        // SAFETY: 16 blocks.
+        let d = unsafe { scales::<54, 52>(w) };
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            let (dots, rest) = (sixteen_blocks(&quads[0], t), sixteen_blocks(&quads[1], t));
+            let three = _mm512_add_epi32(_mm512_add_epi32(dots, dots), dots);
+            let digits = _mm512_srai_epi32::<8>(_mm512_sub_epi32(three, rest));
+            // SAFETY: the sums of 16 blocks, and the scales of these terms.
+            terms[t][0] = unsafe { x.term(t, d, _mm512_sub_epi32(digits, load(x.part(1, t)))) };
+        }
+        terms
     }
 }

@@ -1,6 +1,6 @@
 //! TQ2_0: two-bit codes less one, no scales inside the block.
 
-use super::linear::{Linear, X, add_dwords, add_lanes, load, request, scales, term};
+use super::linear::{Linear, Terms, X, four_blocks, fours_apart, load, request, scales, sixteen_blocks};
 use super::load::{Rows, high_f16};
 use super::panel::{self, Format, Panel, Steps};
 use super::two_bits;
@@ -43,6 +43,7 @@ impl Linear for TQ20 {
     const PARTS: [usize; 3] = [256, 4, 0];
 
     /// The codes as [`two_bits::codes`] has them, and their sum.
+    #[inline]
     fn arrange(q: &[i8], sums: &[i16], [codes, sum, _]: [&mut [u8]; 3]) {
         two_bits::arrange(q, codes);
         sum.copy_from_slice(&sums.iter().map(|&sum| i32::from(sum)).sum::<i32>().to_ne_bytes());
@@ -50,25 +51,32 @@ impl Linear for TQ20 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms(w: *const u8, x: X) -> [__m512; 2] {
-        let mut quads = [_mm512_setzero_si512(); 4];
-        for i in 0..4 {
-            let mut dots = [_mm512_setzero_si512(); 4];
-            for (k, dot) in dots.iter_mut().enumerate() {
-                let at = 4 * i + k;
-                request::<66>(w.wrapping_add(66 * at));
-                // SAFETY: the 64 bytes of codes of block `at`.
-                let codes = two_bits::codes(unsafe { load(w.add(66 * at)) });
+    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
+        let quads = fours_apart(|i| {
+            let w = w.wrapping_add(4 * 66 * i);
+            four_blocks(|k| {
+                // SAFETY: the 64 bytes of codes of block `4i + k`.
+                let planes = unsafe { load(w.add(66 * k)) };
+                let codes = two_bits::codes(request(w, 66 * k, 66 * (k + 1), planes));
+                let mut sums = [_mm512_setzero_si512(); T];
                 for (j, codes) in codes.into_iter().enumerate() {
-                    // SAFETY: the activations of this block.
-                    *dot =
-                        _mm512_dpbusd_epi32(*dot, codes, unsafe { load(x.parts[0].add(256 * at + 64 * j)) });
+                    for t in 0..T {
+                        // SAFETY: the activations of this block.
+                        let x = unsafe { load(x.part(0, t).add(256 * (4 * i + k) + 64 * j)) };
+                        sums[t] = _mm512_dpbusd_epi32(sums[t], codes, x);
+                    }
                 }
-            }
-            quads[i] = add_lanes(dots);
+                sums
+            })
+        });
+        // SAFETY: 16 blocks.
+        let d = unsafe { scales::<66, 64>(w) };
+        let mut terms = [[_mm512_setzero_ps(); 2]; T];
+        for t in 0..T {
+            // SAFETY: the sums of 16 blocks, and the scales of these terms.
+            terms[t][0] =
+                unsafe { x.term(t, d, _mm512_sub_epi32(sixteen_blocks(&quads, t), load(x.part(1, t)))) };
         }
-        // SAFETY: 16 blocks and their sums.
-        let (d, sums) = unsafe { (scales::<66, 64>(w), load(x.parts[1])) };
-        [term(d, x, _mm512_sub_epi32(add_dwords(quads), sums)), _mm512_setzero_ps()]
+        terms
     }
 }

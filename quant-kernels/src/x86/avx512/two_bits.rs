@@ -19,16 +19,16 @@ pub(super) fn codes(planes: __m512i) -> [__m512i; 4] {
 }
 
 /// The activations of a block in the order of [`codes`].
+#[inline]
 pub(super) fn arrange(q: &[i8], out: &mut [u8]) {
+    let q = q.as_chunks::<32>().0;
     for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let from = &q[128 * (i % 2) + 32 * (i / 2)..][..32];
-        for (out, q) in out.iter_mut().zip(from) {
-            *out = *q as u8;
-        }
+        *out = q[4 * (i % 2) + i / 2].map(|q| q as u8);
     }
 }
 
 /// `factor` times the sums of a block: the first eight, the others.
+#[inline]
 pub(super) fn arrange_sums(sums: &[i16], factor: i16, out: [&mut [u8]; 2]) {
     for (out, sums) in out.into_iter().zip(sums.as_chunks::<8>().0) {
         for (out, sum) in out.as_chunks_mut::<2>().0.iter_mut().zip(sums) {
