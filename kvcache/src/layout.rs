@@ -389,7 +389,7 @@ impl Maker {
         // The rotary part is small, and scores hang on it.
         let eight = ["8", "q8_0"].into_iter().filter_map(CodecRef::find);
         let fits = |codec: &CodecRef| (codec.entry().key)(&CodecParams::new(rotary, SEED)).is_ok();
-        let of_rotary = eight.clone().find(fits).or(eight.last()).map_or(key, Form::Coded);
+        let of_rotary = eight.clone().find(fits).or(eight.clone().next_back()).map_or(key, Form::Coded);
         let (latents, ..) = self.store(layer, Half::Key, &part(latent), None, key, None, key_codec)?;
         let (rotaries, ..) = self.store(layer, Half::Key, &part(rotary), None, of_rotary, None, key_codec)?;
         let (Some(latents), Some(rotaries)) = (latents.first(), rotaries.first()) else {

@@ -142,12 +142,16 @@ impl Engine {
             return;
         }
         let report = &mut |event| reports.push((id, Ok(event)));
-        match job.choose(&*self.backend, &mut session.tokens, self.context, row, report) {
+        let chosen = job.choose(&*self.backend, &mut session.tokens, self.context, row, report);
+        match chosen {
             Ok(None) => {}
-            Ok(Some(FinishReason::ContextFull)) if self.make_room(id) => {}
             Ok(Some(reason)) => {
+                if reason == FinishReason::ContextFull && self.make_room(id) {
+                    return;
+                }
                 let kv = self.cache.stats();
-                let ended = session.job.take().map(|job| job.finish(reason, &kv));
+                let job = self.sessions.get_mut(&id).and_then(|session| session.job.take());
+                let ended = job.map(|job| job.finish(reason, &kv));
                 reports.extend(ended.map(|finish| (id, Ok(Event::Finished(finish)))));
             }
             Err(error) => self.fail(id, error, reports),
