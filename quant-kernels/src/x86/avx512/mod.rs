@@ -38,6 +38,7 @@ pub(crate) mod q8_0;
 mod rows;
 pub(crate) mod simd;
 mod step;
+mod sums;
 mod super_blocks;
 mod ternary;
 pub(crate) mod tq1_0;

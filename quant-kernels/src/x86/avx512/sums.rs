@@ -1,0 +1,128 @@
+//! Sums across a register and over blocks: partial sums in all lanes become one sum to a block, in order.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+/// `vpdpwssd`: adds products of pairs of words. It stays where it is written: the compiler would make all sums of four
+/// products first and run out of registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn add_products(sum: __m512i, words: __m512i, scales: __m512i) -> __m512i {
+    let mut sum = sum;
+    // SAFETY: touches registers only.
+    unsafe {
+        asm!(
+            "vpdpwssd {sum}, {words}, {scales}",
+            sum = inout(zmm_reg) sum,
+            words = in(zmm_reg) words,
+            scales = in(zmm_reg) scales,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
+/// `[f(0), f(1), f(2), f(3)]`
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn fours<R>(f: impl Fn(usize) -> R) -> [R; 4] {
+    [f(0), f(1), f(2), f(3)]
+}
+
+/// [`fours`] of long functions: inlined one after the other, they would be interleaved and run out of registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn fours_apart<R>(f: impl Fn(usize) -> R) -> [R; 4] {
+    [apart(&f, 0), apart(&f, 1), apart(&f, 2), apart(&f, 3)]
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn apart<R>(f: &impl Fn(usize) -> R, i: usize) -> R {
+    f(i)
+}
+
+/// The sums of four blocks for each token, from partial sums in all lanes: 128-bit lane `k` has those of block `k`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn four_blocks<const T: usize>(block: impl Fn(usize) -> [__m512i; T]) -> [__m512i; T] {
+    let ab = join_blocks(block(0), block(1));
+    let cd = join_blocks(block(2), block(3));
+    join_blocks(ab, cd)
+}
+
+/// [`add_lane_pairs`] for each token.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn join_blocks<const T: usize>(a: [__m512i; T], b: [__m512i; T]) -> [__m512i; T] {
+    let mut out = a;
+    for t in 0..T {
+        out[t] = add_lane_pairs(a[t], b[t]);
+    }
+    out
+}
+
+/// The sums of 16 blocks in order, for token `t`, from four times those of four, a block per 128-bit lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn sixteen_blocks<const T: usize>(quads: &[[__m512i; T]; 4], t: usize) -> __m512i {
+    add_dwords([quads[0][t], quads[1][t], quads[2][t], quads[3][t]])
+}
+
+/// Adds the 128-bit lanes of four registers: lane `i` of the result is the sum of the lanes of argument `i`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn add_lanes(v: [__m512i; 4]) -> __m512i {
+    let (ab, cd) = (add_lane_pairs(v[0], v[1]), add_lane_pairs(v[2], v[3]));
+    add_lane_pairs(ab, cd)
+}
+
+/// Adds neighbouring 128-bit lanes: (a0 + a1, a2 + a3, b0 + b1, b2 + b3).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn add_lane_pairs(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_add_epi32(_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b))
+}
+
+/// Two registers of eight blocks, two dwords for each, to the sums of the 16 blocks in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn add_dword_pairs(a: __m512i, b: __m512i) -> __m512i {
+    let (a, b) = (_mm512_castsi512_ps(a), _mm512_castsi512_ps(b));
+    let (even, odd) = (_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
+    let sums = _mm512_add_epi32(_mm512_castps_si512(even), _mm512_castps_si512(odd));
+    // A lane has two sums of `a`, then two of `b`.
+    _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15), sums)
+}
+
+/// Four registers, a block per 128-bit lane, to the sums of the 16 blocks in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn add_dwords(v: [__m512i; 4]) -> __m512i {
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    in_order(_mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd)))
+}
+
+/// Dword 0 of every lane of four registers, in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn first_dwords(v: [__m512i; 4]) -> __m512i {
+    let (ab, cd) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpacklo_epi32(v[2], v[3]));
+    in_order(_mm512_unpacklo_epi64(ab, cd))
+}
+
+/// Dword 3 of every lane of four registers, in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn last_dwords(v: [__m512i; 4]) -> __m512i {
+    let (ab, cd) = (_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
+    in_order(_mm512_unpackhi_epi64(ab, cd))
+}
+
+/// Element `4l + e` to place `4e + l`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn in_order(v: __m512i) -> __m512i {
+    _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v)
+}
