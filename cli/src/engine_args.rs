@@ -28,8 +28,8 @@ pub struct EngineArgs {
     /// Tokens of context [default: as many as the model declares and half of the free memory holds].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
-    /// How the KV cache keeps keys and values [default: f16]: f32, f16 (or exact), 8, near, auto, 4, 3.4, 2.4, or
-    /// k=CODEC,v=CODEC[,window=N][,sinks=N][,boundary=BITS][,tiers=CODEC@AGE/...].
+    /// How the KV cache keeps keys and values: f32, f16 (or exact), 8, near, auto, 4, 3.4, 2.4, or a policy as
+    /// k=5,v=4 with, if wanted, window=, sinks=, boundary= and tiers=, as in k=8,v=4,sinks=128,tiers=4@1024/2@8192.
     #[arg(long, value_name = "POLICY")]
     pub kv: Option<String>,
     /// Memory of the KV cache, as 512M or 2G. Without --kv, the best preset and context that fit are chosen.

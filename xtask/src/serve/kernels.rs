@@ -7,7 +7,7 @@
 //!   consecutive slices of the weights, at most `SLICES` of them;
 //! - `experts MEM ROWS COLS TOKENS THREADS EXPERTS USED SEED`: each token times some of the experts; seconds;
 //! - `attention KEYS VALUES DIM GROUP HEADS CONTEXT TOKENS THREADS`: seconds of attention over a KV cache
-//!   ([`attention`](super::attention)); needs no weights;
+//!   ([`super::attention`]); needs no weights;
 //! - `read MEM THREADS`: GB/s of reading all weights; `peak THREADS`: 10^9 operations per second of the arithmetic that
 //!   the type's matmul is made of.
 
