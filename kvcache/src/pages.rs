@@ -113,6 +113,12 @@ impl Pages {
 
     /// Gives a page a form whose block holds all layers already.
     pub fn adopt(&mut self, id: PageId, form: usize, block: BlockId) {
+        self.set_full(form, block);
+        self.pages[id.0 as usize].forms[form] = Slot { block: block.index, holders: 1 };
+    }
+
+    /// All layers were put into the block of a form.
+    pub fn set_full(&mut self, form: usize, block: BlockId) {
         let words = self.words();
         let bits = &mut self.filled[form];
         let start = block.index as usize * words;
@@ -121,7 +127,6 @@ impl Pages {
             let left = self.layers - i * 64;
             *word = if left >= 64 { !0 } else { (1 << left) - 1 };
         }
-        self.pages[id.0 as usize].forms[form] = Slot { block: block.index, holders: 1 };
     }
 
     /// Lets go of some forms; blocks that nobody holds any more are free.

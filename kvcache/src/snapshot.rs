@@ -4,7 +4,7 @@
 //! an imported sequence reads them from the caller's bytes, and only what was written last is copied. The bytes mean
 //! something only to a cache with the same [`KvCache::describe`], and f16 and f32 are in the machine's byte order.
 
-use crate::arena::Foreign;
+use crate::arena::{ALIGN, Foreign};
 use crate::layout::{Cells, Layer};
 use crate::schedule::RAW;
 use crate::sequence::{Held, Sequence, Table};
@@ -77,6 +77,13 @@ pub struct ImportPart {
     pub pages: Vec<u32>,
     /// Their blocks, one after the other.
     pub bytes: Bytes,
+}
+
+impl ImportPart {
+    /// Whether its blocks are used where they lie: they are never written, and aligned as our own.
+    fn stays(&self) -> bool {
+        self.form != RAW && self.bytes.as_ref().as_ptr().addr().is_multiple_of(ALIGN)
+    }
 }
 
 impl KvCache {
@@ -162,8 +169,8 @@ impl KvCache {
         out
     }
 
-    /// A sequence of `len` positions from what [`KvCache::export`] gave. Sealed blocks are read where they lie, and count
-    /// neither as used nor against the budget; the others are copied.
+    /// A sequence of `len` positions from what [`KvCache::export`] gave. Sealed blocks are read where they lie, if
+    /// their bytes begin at a multiple of 64, and count neither as used nor against the budget; the others are copied.
     ///
     /// # Errors
     /// [`Error::Snapshot`] if the parts are not those of such a sequence of this cache; [`Error::OutOfMemory`].
@@ -201,8 +208,8 @@ impl KvCache {
             if part.pages.len().checked_mul(form.bytes) != Some(part.bytes.as_ref().len()) {
                 return Err(bad("its pages have another size"));
             }
-            if part.form == RAW {
-                wanted[self.pages[part.group].pool(RAW) as usize] += part.pages.len();
+            if !part.stays() {
+                wanted[self.pages[part.group].pool(part.form) as usize] += part.pages.len();
             }
         }
         while let Err(error) = self.arena.ensure(&wanted) {
@@ -249,9 +256,10 @@ impl KvCache {
         let Self { arena, pages, .. } = self;
         let pages = &mut pages[part.group];
         let bytes = part.bytes.as_ref();
-        let blocks = match part.form {
-            RAW => Vec::new(),
-            form => arena.adopt(pages.pool(form), &part.bytes.memory, part.bytes.range.clone()),
+        let blocks = if part.stays() {
+            arena.adopt(pages.pool(part.form), &part.bytes.memory, part.bytes.range.clone())
+        } else {
+            Vec::new()
         };
         let size = bytes.len() / part.pages.len().max(1);
         for (i, &index) in part.pages.iter().enumerate() {
@@ -260,8 +268,9 @@ impl KvCache {
             match blocks.get(i) {
                 Some(&block) => pages.adopt(page, part.form, block),
                 None => {
-                    let to = pages.hold(arena, page, RAW)?;
+                    let to = pages.hold(arena, page, part.form)?;
                     arena.bytes_mut(to).copy_from_slice(&bytes[i * size..][..size]);
+                    pages.set_full(part.form, to);
                 }
             }
             held.forms |= 1 << part.form;

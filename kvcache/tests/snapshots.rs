@@ -7,14 +7,21 @@ use proptest::prelude::*;
 use quant_kvcache::{Bytes, Error, ImportPart, KvCache, PAGE, Policy, SequenceId};
 use std::sync::Arc;
 
-/// What a file of it would hold.
+/// Memory that `bytes` are copied into, `skip` bytes behind a multiple of 64.
+fn placed(bytes: &[u8], skip: usize) -> Bytes {
+    let mut memory = vec![0; bytes.len() + 128];
+    let at = memory.as_ptr().align_offset(64) + skip;
+    let end = at + bytes.len();
+    memory[at..end].copy_from_slice(bytes);
+    Bytes::new(Arc::new(memory), at..end).unwrap()
+}
+
+/// What a file of it would hold, lying as in a mapping.
 fn stored(cache: &KvCache, id: SequenceId) -> (usize, Vec<ImportPart>) {
     let export = cache.export(id).unwrap();
     let parts = export.parts.into_iter().map(|part| {
         let bytes: Vec<u8> = part.blocks.iter().flat_map(|block| block.iter().copied()).collect();
-        let len = bytes.len();
-        let bytes = Bytes::new(Arc::new(bytes), 0..len).unwrap();
-        ImportPart { group: part.group, form: part.form, pages: part.pages, bytes }
+        ImportPart { group: part.group, form: part.form, pages: part.pages, bytes: placed(&bytes, 0) }
     });
     (export.len, parts.collect())
 }
@@ -57,6 +64,28 @@ fn loading_goes_on_with_the_bits_of_a_straight_run() {
         for len in [1, 127, 128, 129, 500, 5 * PAGE, 6 * PAGE + 1] {
             round_trip(&policy.parse().unwrap(), len);
         }
+    }
+}
+
+/// Bytes need not lie as our own do: a file may say so of its data, and memory may begin anywhere.
+#[test]
+fn bytes_that_lie_askew_are_copied() {
+    let policy: Policy = "k=4,v=f16".parse().unwrap();
+    let text = tokens(3 * PAGE + 7, 4);
+    let mut one = Loop::new(&policy, 1 << 27);
+    let id = one.cache.create();
+    one.feed(id, &text).unwrap();
+    let (len, parts) = stored(&one.cache, id);
+    for skip in [1, 2, 32] {
+        let askew =
+            parts.iter().map(|part| ImportPart { bytes: placed(part.bytes.as_ref(), skip), ..part.clone() });
+        let loaded = one.cache.import(len, &askew.collect::<Vec<_>>()).unwrap();
+        assert_eq!(one.cache.stats().mapped_bytes, 0);
+        let copy = one.cache.fork(id).unwrap();
+        let more = tokens(200, 5);
+        assert!(one.feed(loaded, &more).unwrap() == one.feed(copy, &more).unwrap(), "{skip} bytes off");
+        one.cache.release(loaded).unwrap();
+        one.cache.release(copy).unwrap();
     }
 }
 

@@ -25,7 +25,7 @@ mod page;
 mod scalar;
 mod tile;
 
-pub use page::{KeyPage, QueryVariants, ValueDomains, ValuePage};
+pub use page::{KeyPage, Page, QueryVariants, ValueDomains, ValuePage};
 
 use crate::Isa;
 use crate::simd;

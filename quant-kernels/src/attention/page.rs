@@ -1,70 +1,39 @@
 //! Pages of keys and values in every form, and the domains that coded values are summed in.
 
-use crate::codecs::{KeyCodec, Space, ValueCodec};
+use crate::codecs::{Codec, KeyCodec, Space, ValueCodec};
 use half::f16;
 use std::sync::Arc;
 
-/// One KV head's keys of one page, `[PAGE][dk]`. The last page may be shorter unless it is coded.
-#[derive(Debug, Clone, Copy)]
-pub enum KeyPage<'a> {
+/// One KV head's keys or values of one page, `[PAGE][dim]`. The last page may be shorter unless it is coded.
+#[derive(Debug)]
+pub enum Page<'a, C: ?Sized> {
     /// Half precision.
     F16(&'a [f16]),
     /// The reference.
     F32(&'a [f32]),
     /// Encoded.
     Coded {
-        /// Of vectors of `dk` values.
-        codec: &'a dyn KeyCodec,
+        /// Of vectors of `dim` values.
+        codec: &'a C,
         /// A whole page: `codec.page_bytes()` bytes.
         bytes: &'a [u8],
     },
 }
 
-/// One KV head's values of one page, `[PAGE][dv]`. The last page may be shorter unless it is coded.
-#[derive(Debug, Clone, Copy)]
-pub enum ValuePage<'a> {
-    /// Half precision.
-    F16(&'a [f16]),
-    /// The reference.
-    F32(&'a [f32]),
-    /// Encoded.
-    Coded {
-        /// Of vectors of `dv` values.
-        codec: &'a dyn ValueCodec,
-        /// A whole page: `codec.page_bytes()` bytes.
-        bytes: &'a [u8],
-    },
-}
+/// A page of keys, of `dk` values each.
+pub type KeyPage<'a> = Page<'a, dyn KeyCodec + 'a>;
+/// A page of values, of `dv` values each.
+pub type ValuePage<'a> = Page<'a, dyn ValueCodec + 'a>;
 
-impl KeyPage<'_> {
-    /// Number `index` of a page that is not coded and has it.
-    pub fn get(&self, index: usize) -> Option<f32> {
-        match self {
-            Self::F16(x) => x.get(index).map(|x| x.to_f32()),
-            Self::F32(x) => x.get(index).copied(),
-            Self::Coded { .. } => None,
-        }
-    }
-
-    /// The bytes of a coded page.
-    pub(super) fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Coded { bytes, .. } => bytes,
-            _ => &[],
-        }
-    }
-
-    /// Whether it has `rows` positions of `dim` values.
-    pub(super) fn holds(&self, rows: usize, dim: usize) -> bool {
-        match self {
-            Self::F16(x) => x.len() >= rows * dim,
-            Self::F32(x) => x.len() >= rows * dim,
-            Self::Coded { codec, bytes } => codec.dim() == dim && bytes.len() == codec.page_bytes(),
-        }
+// Derived, they would ask the same of the codec, which is only borrowed.
+impl<C: ?Sized> Copy for Page<'_, C> {}
+impl<C: ?Sized> Clone for Page<'_, C> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
-impl ValuePage<'_> {
+impl<C: ?Sized + Codec> Page<'_, C> {
     /// Number `index` of a page that is not coded and has it.
     pub fn get(&self, index: usize) -> Option<f32> {
         match self {
@@ -91,7 +60,7 @@ impl ValuePage<'_> {
         }
     }
 
-    /// The space of its sums, if it is coded.
+    /// The space of its numbers, if it is coded.
     pub(super) fn space(&self) -> Option<Space> {
         match self {
             Self::Coded { codec, .. } => Some(codec.space()),

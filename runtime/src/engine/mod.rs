@@ -220,7 +220,7 @@ impl Engine {
     fn remember(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get(&id).filter(|_| self.prefix_cache) {
             let tokens = session.tokens.get(..session.done).unwrap_or_default();
-            // An open session's sequence and what it has done are known to the cache.
+            // The cache knows an open session's sequence; one that was shifted it refuses, and there is nothing to keep.
             let _ = self.cache.remember(session.sequence, tokens);
         }
     }

@@ -110,7 +110,9 @@ impl Job {
         logits: &mut [f32],
         report: &mut dyn FnMut(Event),
     ) -> Result<Option<FinishReason>, Error> {
-        let place = Context { tokens, sequence: self.sequence, pieces: backend, isa: backend.isa() };
+        let forgotten = self.stats.shifted_tokens;
+        let place =
+            Context { tokens, forgotten, sequence: self.sequence, pieces: backend, isa: backend.isa() };
         let token = self.sampler.sample(logits, &place)?;
         self.stats.first_token.get_or_insert_with(|| self.started.elapsed());
         tokens.push(token);

@@ -118,7 +118,7 @@ mod tests {
         let mut logits = vec![0.0; 26];
         Dry(config).adjust(
             &mut logits,
-            &Context { tokens: &tokens, sequence: 0, pieces: &Letters, isa: Isa::Scalar },
+            &Context { tokens: &tokens, forgotten: 0, sequence: 0, pieces: &Letters, isa: Isa::Scalar },
         );
         logits.into_iter().map(|l| -l).collect()
     }

@@ -34,8 +34,10 @@ use std::borrow::Cow;
 
 /// What a sampler may look at beside the logits.
 pub struct Context<'a> {
-    /// All tokens of the sequence so far, the prompt included; their number is the position of the draw.
+    /// All tokens of the sequence so far, the prompt included.
     pub tokens: &'a [u32],
+    /// Tokens before these that were forgotten. With those that were not they make the position of the draw.
+    pub forgotten: usize,
     /// Which of a request's sequences this is: equal prompts with equal seeds then differ.
     pub sequence: u64,
     /// The text of tokens.
@@ -121,8 +123,11 @@ impl Sampler {
         if self.temperature == 0.0 {
             return greedy(context.isa, logits);
         }
-        let place =
-            Place { seed: self.seed, sequence: context.sequence, position: context.tokens.len() as u64 };
+        let place = Place {
+            seed: self.seed,
+            sequence: context.sequence,
+            position: (context.forgotten + context.tokens.len()) as u64,
+        };
         let kept = &mut self.kept;
         match self.top_k {
             0 => kept.fill(logits)?,

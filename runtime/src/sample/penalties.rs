@@ -44,9 +44,10 @@ mod tests {
 
     fn penalised(config: &SamplerConfig, tokens: &[u32]) -> Vec<f32> {
         let mut logits = vec![2.0, -2.0, 1.0, 0.0];
-        Penalties::step(config)
-            .unwrap()
-            .adjust(&mut logits, &Context { tokens, sequence: 0, pieces: &(), isa: Isa::Scalar });
+        Penalties::step(config).unwrap().adjust(
+            &mut logits,
+            &Context { tokens, forgotten: 0, sequence: 0, pieces: &(), isa: Isa::Scalar },
+        );
         logits
     }
 

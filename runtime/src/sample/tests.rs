@@ -114,7 +114,7 @@ proptest! {
         let config = config(|c| (c.seed, c.top_k, c.top_p, c.temperature) = (seed, k, 0.9, 0.7));
         let tokens: Vec<u32> = (0..n).collect();
         let draw = |sequence| {
-            let context = Context { tokens: &tokens, sequence, pieces: &(), isa: Isa::Scalar };
+            let context = Context { tokens: &tokens, forgotten: 0, sequence, pieces: &(), isa: Isa::Scalar };
             Sampler::new(&config).unwrap().sample(&mut logits.clone(), &context).unwrap()
         };
         prop_assert!(ids(&softmax(&logits)[..k.min(logits.len())]).contains(&draw(0)));
@@ -123,8 +123,23 @@ proptest! {
 }
 
 fn draw(config: &SamplerConfig, logits: &[f32], tokens: &[u32]) -> Result<u32, Error> {
-    Sampler::new(config)?
-        .sample(&mut logits.to_vec(), &Context { tokens, sequence: 0, pieces: &(), isa: Isa::Scalar })
+    Sampler::new(config)?.sample(
+        &mut logits.to_vec(),
+        &Context { tokens, forgotten: 0, sequence: 0, pieces: &(), isa: Isa::Scalar },
+    )
+}
+
+#[test]
+fn a_draw_stays_at_its_position_when_tokens_are_forgotten() {
+    let config = config(|c| (c.seed, c.temperature) = (7, 1.0));
+    let tokens: Vec<u32> = (0..64).collect();
+    let draw = |forgotten: usize, kept: usize| {
+        let tokens = &tokens[64 - kept..];
+        let context = Context { tokens, forgotten, sequence: 0, pieces: &(), isa: Isa::Scalar };
+        Sampler::new(&config).unwrap().sample(&mut vec![0.0; 1000], &context).unwrap()
+    };
+    assert_eq!(draw(24, 40), draw(0, 64));
+    assert_ne!(draw(24, 40), draw(0, 40), "else a text would draw the same again after every shift");
 }
 
 #[test]
