@@ -17,6 +17,9 @@ pub(crate) trait PlaneOps: Simd {
     type Sums: Copy;
     /// Vectors that 64 bytes make.
     const PARTS: usize;
+    /// Whether codes of 4 bits come to [`PlaneOps::dot`] as they lie: the third and fourth of the quads times 16, which
+    /// [`PlaneOps::put`] takes back.
+    const HIGH_NIBBLES: bool = false;
 
     /// Part `part` of 64 bytes.
     fn bytes(self, from: &[u8; 64], part: usize) -> Self::Bytes;
@@ -37,7 +40,7 @@ pub(crate) trait PlaneOps: Simd {
     /// never -128.
     fn dot<const BITS: usize>(self, sums: Self::Sums, codes: [Self::Bytes; 4], x: &[i8; 16]) -> Self::Sums;
     /// Sums to memory.
-    fn put(self, sums: Self::Sums, out: &mut [i32]);
+    fn put<const BITS: usize>(self, sums: Self::Sums, out: &mut [i32]);
 
     /// Floats below 2^22 to the nearest integers, ties to even.
     fn round(self, v: Self::V) -> Self::Ints;
@@ -268,7 +271,7 @@ impl<F: Fold> Dots<'_, F> {
                     }
                 }
                 for r in 0..R {
-                    p.put(acc[r], &mut sums[r][part * lanes..][..lanes]);
+                    p.put::<BITS>(acc[r], &mut sums[r][part * lanes..][..lanes]);
                 }
             }
             let scales = self.fold.scales(p, group);
@@ -317,6 +320,9 @@ impl<'a, const BITS: usize> Unpack<'a, BITS> {
             2 | 3 => [first, p.down::<2>(first), p.down::<4>(first), p.down::<6>(first)],
             4 | 5 => {
                 let [a, b] = nibbles(p, first, p.bytes(&self.pairs[1][at], part));
+                if BITS == 4 && P::HIGH_NIBBLES {
+                    return [p.and(a, 15), p.and(b, 15), p.and(a, 0xF0), p.and(b, 0xF0)];
+                }
                 [a, b, p.down::<4>(a), p.down::<4>(b)]
             }
             6 | 7 => {
@@ -473,7 +479,7 @@ impl PlaneOps for Portable {
     }
 
     #[inline(always)]
-    fn put(self, sums: Self::Sums, out: &mut [i32]) {
+    fn put<const BITS: usize>(self, sums: Self::Sums, out: &mut [i32]) {
         out.copy_from_slice(&sums);
     }
 

@@ -16,11 +16,11 @@
 
 use super::dots::{PlaneKernel, PlaneOps, dispatch, pack};
 use super::fit::{PageFit, REFITS, TokenFit, choose_ranges};
+use super::score::trees;
 use super::{HEADER, PAGE, PlaneScratch, Planes, Side, planes_at};
 use crate::activations::TINY;
 use crate::codecs::take;
 use crate::simd::{self, Kernel, LANES, Simd};
-use crate::types::f32::tree;
 use crate::{Error, Isa};
 use half::f16;
 
@@ -173,13 +173,20 @@ impl PlaneKernel for Balance<'_> {
                     *inverse = inverse_above(*inverse);
                 }
             }
-            for (y, weight) in y.chunks_exact(width).zip(&mut by_token) {
-                let mut sum = p.splat(0.0);
-                for (y, inverse) in y.iter().zip(&*other) {
-                    let y = p.load(y);
-                    sum = p.add(sum, p.mul(p.mul(y, y), p.load(inverse)));
+            let tokens = y.chunks_exact(4 * width).zip(by_token.as_chunks_mut::<4>().0);
+            for (y, weights) in tokens {
+                let mut sums = [p.splat(0.0); 4];
+                for (i, inverse) in other.iter().enumerate() {
+                    let inverse = p.load(inverse);
+                    for t in 0..4 {
+                        let y = p.load(&y[t * width + i]);
+                        sums[t] = p.add(sums[t], p.mul(p.mul(y, y), inverse));
+                    }
                 }
-                *weight = inverse_above(tree(p.lanes(sum)) / (width * LANES) as f32);
+                *weights = trees(p, sums);
+                for weight in weights {
+                    *weight = inverse_above(*weight / (width * LANES) as f32);
+                }
             }
         }
         let mut scales = by_token;

@@ -10,8 +10,8 @@
 use super::PAGE;
 use super::dots::PlaneOps;
 use super::encode::{Lanes, inverse, round_halves};
+use super::score::trees;
 use crate::simd::{LANES, Simd};
-use crate::types::f32::tree;
 use half::f16;
 
 /// Rounds of fitting.
@@ -156,21 +156,46 @@ impl PageFit<'_> {
     /// Centres (halves in bytes) and half steps of the channels. The half steps are not rounded.
     #[inline(always)]
     pub fn fit_channels<P: PlaneOps>(&mut self, p: P, centres: &mut [[u8; 2 * LANES]]) {
-        const COUNT: f32 = PAGE as f32;
-        let width = self.half.len();
-        for (i, (half, centre)) in self.half.iter_mut().zip(centres).enumerate() {
-            let zero = p.splat(0.0);
-            let (mut squares, mut products, mut weights, mut sums) = (zero, zero, zero, zero);
-            let tokens = self.y.chunks_exact(width).zip(self.z.chunks_exact(width)).zip(&*self.scales);
-            for ((y, z), scale) in tokens {
-                let (y, w) = (p.load(&y[i]), p.mul(p.splat(*scale), p.load(&z[i])));
-                squares = p.add(squares, p.mul(w, w));
-                products = p.add(products, p.mul(w, y));
-                weights = p.add(weights, w);
-                sums = p.add(sums, y);
+        let mut first = 0;
+        if P::WIDE {
+            while first + 4 <= centres.len() {
+                self.fit_columns::<P, 4>(p, first, centres);
+                first += 4;
             }
-            let (squares, products) = (p.lanes(squares), p.lanes(products));
-            let (weights, sums) = (p.lanes(weights), p.lanes(sums));
+        }
+        while first < centres.len() {
+            self.fit_columns::<P, 1>(p, first, centres);
+            first += 1;
+        }
+    }
+
+    /// `N` lines of channels from `first` on.
+    #[inline(always)]
+    fn fit_columns<P: PlaneOps, const N: usize>(
+        &mut self,
+        p: P,
+        first: usize,
+        centres: &mut [[u8; 2 * LANES]],
+    ) {
+        const COUNT: f32 = PAGE as f32;
+        let (width, zero) = (self.half.len(), p.splat(0.0));
+        let (mut squares, mut products, mut weights, mut sums) = ([zero; N], [zero; N], [zero; N], [zero; N]);
+        let tokens = self.y.chunks_exact(width).zip(self.z.chunks_exact(width)).zip(&*self.scales);
+        for ((y, z), scale) in tokens {
+            let (y, z, scale) = (&y[first..first + N], &z[first..first + N], p.splat(*scale));
+            for i in 0..N {
+                let (y, w) = (p.load(&y[i]), p.mul(scale, p.load(&z[i])));
+                squares[i] = p.add(squares[i], p.mul(w, w));
+                products[i] = p.add(products[i], p.mul(w, y));
+                weights[i] = p.add(weights[i], w);
+                sums[i] = p.add(sums[i], y);
+            }
+        }
+        let mut shifts = [zero; N];
+        for i in 0..N {
+            let (squares, products) = (p.lanes(squares[i]), p.lanes(products[i]));
+            let (weights, sums) = (p.lanes(weights[i]), p.lanes(sums[i]));
+            let (half, centre) = (&mut self.half[first + i], &mut centres[first + i]);
             let mut old = [f16::ZERO; LANES];
             for (old, bytes) in old.iter_mut().zip(centre.as_chunks::<2>().0) {
                 *old = f16::from_le_bytes(*bytes);
@@ -193,9 +218,12 @@ impl PageFit<'_> {
                 new[l] = if fits[l] { new[l] } else { old[l] };
                 *bytes = new[l].to_le_bytes();
             }
-            let shift = p.sub(p.load_f16(&new), olds);
-            for y in self.y.chunks_exact_mut(width) {
-                p.store(p.sub(p.load(&y[i]), shift), &mut y[i]);
+            shifts[i] = p.sub(p.load_f16(&new), olds);
+        }
+        for y in self.y.chunks_exact_mut(width) {
+            let y = &mut y[first..first + N];
+            for i in 0..N {
+                p.store(p.sub(p.load(&y[i]), shifts[i]), &mut y[i]);
             }
         }
     }
@@ -213,7 +241,7 @@ impl PageFit<'_> {
                 squares = s.add(squares, s.mul(w, w));
                 products = s.add(products, s.mul(y, with));
             }
-            let (squares, products) = (tree(s.lanes(squares)), tree(s.lanes(products)));
+            let [squares, products, _, _] = trees(s, [squares, products, squares, products]);
             if squares > NOTHING {
                 let ratio = products / squares;
                 let fitted = if how == TokenFit::Length { ratio.sqrt() } else { ratio.max(0.0) };

@@ -386,7 +386,7 @@ fn four<V: Copy, const R: usize>(v: [V; R], fill: V) -> [V; 4] {
 
 /// The trees of four vectors.
 #[inline(always)]
-fn trees<S: Simd>(s: S, v: [S::V; 4]) -> [f32; 4] {
+pub(super) fn trees<S: Simd>(s: S, v: [S::V; 4]) -> [f32; 4] {
     let quads = s.tree_to_quads(v);
     let trees = s.lanes(s.tree_of_quads([quads; 4]));
     [trees[0], trees[4], trees[8], trees[12]]

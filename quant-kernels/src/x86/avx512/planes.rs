@@ -17,9 +17,10 @@ pub(crate) fn run<K: PlaneKernel>(proof: Avx512, kernel: K) {
 impl PlaneOps for Avx512 {
     type Bytes = __m512i;
     type Ints = __m512i;
-    /// Two chains, so that products need not wait for each other.
+    /// Two chains, so that products need not wait for each other: of the first two quads and of the others.
     type Sums = [__m512i; 2];
     const PARTS: usize = 1;
+    const HIGH_NIBBLES: bool = true;
 
     #[inline(always)]
     fn bytes(self, from: &[u8; 64], _part: usize) -> __m512i {
@@ -73,16 +74,19 @@ impl PlaneOps for Avx512 {
         unsafe {
             let x = quads(x);
             let a = _mm512_dpbusd_epi32(a, codes[0], x[0]);
-            let b = _mm512_dpbusd_epi32(b, codes[1], x[1]);
-            [_mm512_dpbusd_epi32(a, codes[2], x[2]), _mm512_dpbusd_epi32(b, codes[3], x[3])]
+            let b = _mm512_dpbusd_epi32(b, codes[2], x[2]);
+            [_mm512_dpbusd_epi32(a, codes[1], x[1]), _mm512_dpbusd_epi32(b, codes[3], x[3])]
         }
     }
 
     #[inline(always)]
-    fn put(self, sums: [__m512i; 2], out: &mut [i32]) {
+    fn put<const BITS: usize>(self, [a, b]: [__m512i; 2], out: &mut [i32]) {
         assert!(out.len() >= 16);
         // SAFETY: self is the proof; the slice covers the 16 values written.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_add_epi32(sums[0], sums[1])) }
+        unsafe {
+            let b = if BITS == 4 { _mm512_srai_epi32::<4>(b) } else { b };
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_add_epi32(a, b));
+        }
     }
 
     #[inline(always)]
