@@ -130,18 +130,20 @@ const IN_ORDER: usize = 32;
 /// # Safety
 /// The CPU has the tier.
 pub(super) unsafe fn tile<F: Format + Linear>(tile: &mut Tile<'_>) {
+    let tokens = tile.acts.tokens;
+    if let 2..=8 = tokens
+        && let Some(few) = F::few(tokens, tile.acts.cols)
+    {
+        return few(tile);
+    }
     // SAFETY: as the caller promises.
     unsafe {
-        match tile.acts.tokens {
+        match tokens {
             0 => {}
             1 => linear::tile::<F, 1>(tile),
             2 => linear::tile::<F, 2>(tile),
             3 => linear::tile::<F, 3>(tile),
-            4 => match F::four(tile.acts.cols) {
-                Some(four) => four(tile),
-                None => run::<F, 2, 4>(tile),
-            },
-            5..=8 => run::<F, 2, 4>(tile),
+            4..=8 => run::<F, 2, 4>(tile),
             _ => run::<F, 4, 2>(tile),
         }
     }

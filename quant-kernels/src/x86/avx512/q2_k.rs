@@ -1,7 +1,8 @@
 //! Q2_K: a code times its sub-scale is at most 45, so scales go into the codes and one exact sum does a whole block.
 
+use super::columns::{self, Ahead, Columns, Quads, Sums};
 use super::linear::{
-    Linear, Terms, X, four_blocks, fours_apart, last_dwords, load, load_lanes, request, sixteen_blocks,
+    Linear, Terms, X, four_blocks, fours, last_dwords, load, load_lanes, request, sixteen_blocks,
 };
 use super::load::{Rows, high_f16, high_nibbles, low_f16, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
@@ -29,22 +30,74 @@ impl Format for Q2K {
         let (packed, d) = unsafe { (rows.dwords4(0), rows.dword(80)) };
         panel.set_d(0, low_f16(d));
         panel.set_dmin(high_f16(d));
-        let scales = packed.map(|packed| low_nibbles(packed));
         for j in 0..8 {
-            // Two bytes of every dword, as two i16.
-            let pick = two_bits::pick(0x8001_8000 + 0x0002_0002 * (j as u32 % 2));
-            panel.set_sums(j, _mm512_shuffle_epi8(high_nibbles(packed[j / 2]), pick));
+            panel.set_sums(j, minimum_pair(packed, j));
         }
         // SAFETY: as above.
         unsafe {
-            two_bits::columns(rows, 16, |j, k, codes| {
-                let pick = two_bits::pick(0x8000_8000 + 0x0001_0001 * (j as u32 % 4));
-                let scale = _mm512_shuffle_epi8(scales[j / 4], pick);
+            scaled_codes(rows, packed, |k, codes| {
                 for i in 0..4 {
-                    panel.set_codes(k + i, _mm512_mullo_epi16(codes[i], scale));
+                    panel.set_codes(k + i, codes[i]);
                 }
             });
         }
+    }
+}
+
+impl Columns for Q2K {
+    const SUB: usize = 16;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead) -> Sums<T> {
+        let zero = _mm512_setzero_si512();
+        // SAFETY: the caller vouches for the 84 bytes of the block in every row.
+        let (packed, d) = unsafe { (rows.anew().dwords4(0), rows.anew().dword(80)) };
+        let (mut sums, mut minima) = ([zero; T], [zero; T]);
+        for j in 0..8 {
+            // SAFETY: `j < 8`; the caller vouches for the activations.
+            unsafe { x.dot_sums(j, minimum_pair(packed, j), &mut minima) };
+        }
+        // SAFETY: as above.
+        unsafe {
+            scaled_codes(rows, packed, |k, codes| {
+                let part = k / 16;
+                if k.is_multiple_of(16) {
+                    ahead.request::<84>(part);
+                }
+                for i in 0..4 {
+                    x.dot(k + i, codes[i], &mut sums);
+                }
+            });
+        }
+        Sums { d: low_f16(d), sums, dmin: high_f16(d), minima }
+    }
+}
+
+/// The minima of sub-blocks `2 j` and `2 j + 1` as two i16, from the packed bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn minimum_pair(packed: [__m512i; 4], j: usize) -> __m512i {
+    // Two bytes of every dword, as two i16.
+    let pick = two_bits::pick(0x8001_8000 + 0x0002_0002 * (j as u32 % 2));
+    _mm512_shuffle_epi8(high_nibbles(packed[j / 2]), pick)
+}
+
+/// Calls `set(k, codes)` with values `4 k..4 k + 16` of 16 rows, their scales in them.
+///
+/// # Safety
+/// The CPU has the tier; 84 bytes can be read in every row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn scaled_codes(rows: Rows, packed: [__m512i; 4], mut set: impl FnMut(usize, [__m512i; 4])) {
+    let scales = packed.map(|packed| low_nibbles(packed));
+    // SAFETY: as the caller promises.
+    unsafe {
+        two_bits::columns(rows, 16, |j, k, codes| {
+            let pick = two_bits::pick(0x8000_8000 + 0x0001_0001 * (j as u32 % 4));
+            let scale = _mm512_shuffle_epi8(scales[j / 4], pick);
+            set(k, codes.map(|codes| _mm512_mullo_epi16(codes, scale)));
+        });
     }
 }
 
@@ -53,6 +106,10 @@ impl Linear for Q2K {
     const BYTES: usize = 84;
     const MINIMA: bool = true;
     const PARTS: [usize; 3] = [256, 16, 16];
+
+    fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
+        columns::tile::<Self>(tokens)
+    }
 
     /// The codes as [`two_bits::codes`] has them, and two halves of their sums.
     #[inline]
@@ -65,7 +122,7 @@ impl Linear for Q2K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let quads = fours_apart(|i| {
+        let quads = fours(|i| {
             let w = w.wrapping_add(4 * 84 * i);
             let dots = four_blocks(|k| {
                 // SAFETY: block `4i + k`.

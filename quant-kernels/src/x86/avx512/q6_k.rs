@@ -1,7 +1,8 @@
 //! Q6_K: unsigned 6-bit codes with an offset of 32, which becomes a product of scales and activation sums.
 
+use super::columns::{self, Ahead, ByteScales, Columns, Quads, Sums};
 use super::linear::{
-    Linear, Terms, X, add_products, four_blocks, fours_apart, load, request, scales, sixteen_blocks,
+    Linear, Terms, X, add_products, four_blocks, fours, load, request, scales, sixteen_blocks,
 };
 use super::load::{Rows, high_f16, high_nibbles, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
@@ -62,11 +63,58 @@ impl Format for Q6K {
     }
 }
 
+impl Columns for Q6K {
+    const SUB: usize = 16;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead) -> Sums<T> {
+        let zero = _mm512_setzero_si512();
+        // SAFETY: the caller vouches for the 210 bytes of the block in every row.
+        let (d, scales) = unsafe { (rows.anew().dword(206), rows.anew().dwords4(192)) };
+        let scales = ByteScales(scales);
+        // SAFETY: the caller vouches for the activations.
+        let mut sums = unsafe { scales.offsets::<T, 5>(x) };
+        let upper = |nibble, bits| _mm512_ternarylogic_epi32::<0xf8>(nibble, bits, _mm512_set1_epi8(0x30));
+        for half in 0..2 {
+            for u in 0..2 {
+                let part = 2 * half + u;
+                ahead.request::<210>(part);
+                // SAFETY: as above.
+                let (a, b, pairs) = unsafe {
+                    let (rows, at) = (rows.anew(), 64 * half + 16 * u);
+                    (rows.dwords4(at), rows.dwords4(at + 32), rows.dwords4(128 + 32 * half + 16 * u))
+                };
+                let codes = |r: usize, i: usize| match r {
+                    0 => upper(low_nibbles(a[i]), _mm512_slli_epi32::<4>(pairs[i])),
+                    1 => upper(low_nibbles(b[i]), _mm512_slli_epi32::<2>(pairs[i])),
+                    2 => upper(high_nibbles(a[i]), pairs[i]),
+                    _ => upper(high_nibbles(b[i]), _mm512_srli_epi32::<2>(pairs[i])),
+                };
+                for r in 0..4 {
+                    let sub = 8 * half + 2 * r + u;
+                    let mut dots = [zero; T];
+                    for i in 0..4 {
+                        // SAFETY: `4 * sub + i < 64`; the caller vouches for the activations.
+                        unsafe { x.dot(4 * sub + i, codes(r, i), &mut dots) };
+                    }
+                    scales.add(sub, dots, &mut sums);
+                }
+            }
+        }
+        Sums { d: high_f16(d), sums, dmin: _mm512_setzero_ps(), minima: [zero; T] }
+    }
+}
+
 impl Linear for Q6K {
     const VALUES: usize = 256;
     const BYTES: usize = 210;
     const MINIMA: bool = false;
     const PARTS: [usize; 3] = [256, 32, 0];
+
+    fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
+        columns::tile::<Self>(tokens)
+    }
 
     /// The codes, and -8 times their sums.
     #[inline]
@@ -82,7 +130,7 @@ impl Linear for Q6K {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
-        let quads = fours_apart(|i| {
+        let quads = fours(|i| {
             let w = w.wrapping_add(4 * i * 210);
             four_blocks::<T>(|k| {
                 // SAFETY: block `4i + k` and its activations.
