@@ -1,6 +1,6 @@
 //! Q2_K: a code times its sub-scale is at most 45, so scales go into the codes and one exact sum does a whole block.
 
-use super::columns::{self, Ahead, Columns, Quads, Sums};
+use super::columns::{self, Acc, Ahead, Columns, Quads};
 use super::linear::{
     Linear, Terms, X, four_blocks, fours, last_dwords, load, load_lanes, request, sixteen_blocks,
 };
@@ -45,32 +45,58 @@ impl Format for Q2K {
 }
 
 impl Columns for Q2K {
-    const SUB: usize = 16;
+    const VALUES: usize = 256;
+    const BYTES: usize = 84;
+    const MINIMA: bool = true;
+
+    fn words(sums: &[i16]) -> [[u8; 4]; 8] {
+        columns::pairs::<16>(sums)
+    }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead) -> Sums<T> {
+    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead, acc: &mut Acc<T>) {
         let zero = _mm512_setzero_si512();
         // SAFETY: the caller vouches for the 84 bytes of the block in every row.
         let (packed, d) = unsafe { (rows.anew().dwords4(0), rows.anew().dword(80)) };
-        let (mut sums, mut minima) = ([zero; T], [zero; T]);
+        let mut minima = [zero; T];
         for j in 0..8 {
             // SAFETY: `j < 8`; the caller vouches for the activations.
             unsafe { x.dot_sums(j, minimum_pair(packed, j), &mut minima) };
         }
-        // SAFETY: as above.
-        unsafe {
-            scaled_codes(rows, packed, |k, codes| {
-                let part = k / 16;
-                if k.is_multiple_of(16) {
-                    ahead.request::<84>(part);
+        // SAFETY: the caller vouches for the activations.
+        unsafe { acc.subtract(x, 0, high_f16(d), minima) };
+        // Several sums of a token, so that products need not wait for each other.
+        let mut dots = [[zero; T]; 4];
+        let chains = const { if T > 4 { 1 } else { 4 } };
+        for quarter in 0..4 {
+            ahead.request::<{ 4 * 84 }>(quarter);
+            // SAFETY: half of the block's 64 bytes, twice: two pairs of bits at a time.
+            let planes = unsafe { rows.anew().dwords8(16 + 32 * (quarter / 2)) };
+            let scales = low_nibbles(packed[quarter]);
+            let by = _mm512_set1_epi16(4 * (quarter as i16 % 2));
+            let mut k = 16 * quarter;
+            let mut pair = |planes: [__m512i; 8], byte: u32| {
+                for i in 0..8 {
+                    let pick = two_bits::pick(0x8000_8000 + 0x0001_0001 * (byte + i as u32 / 4));
+                    let codes = _mm512_and_si512(planes[i], _mm512_set1_epi8(3));
+                    let codes = _mm512_mullo_epi16(codes, _mm512_shuffle_epi8(scales, pick));
+                    // SAFETY: `k < 64`; the caller vouches for the activations.
+                    unsafe { x.dot(k + i, codes, &mut dots[i % chains]) };
                 }
-                for i in 0..4 {
-                    x.dot(k + i, codes[i], &mut sums);
-                }
-            });
+                k += 8;
+            };
+            let planes = planes.map(|planes| _mm512_srlv_epi16(planes, by));
+            pair(planes, 0);
+            pair(planes.map(|planes| _mm512_srli_epi16::<2>(planes)), 2);
         }
-        Sums { d: low_f16(d), sums, dmin: high_f16(d), minima }
+        let mut sums = dots[0];
+        for t in 0..T {
+            let rest = _mm512_add_epi32(dots[2][t], dots[3][t]);
+            sums[t] = _mm512_add_epi32(sums[t], _mm512_add_epi32(dots[1][t], rest));
+        }
+        // SAFETY: the caller vouches for the activations.
+        unsafe { acc.add(x, 0, low_f16(d), sums) };
     }
 }
 
@@ -108,7 +134,7 @@ impl Linear for Q2K {
     const PARTS: [usize; 3] = [256, 16, 16];
 
     fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
-        columns::tile::<Self>(tokens)
+        columns::tile::<Self>(tokens).or_else(|| columns::more::<Self>(tokens))
     }
 
     /// The codes as [`two_bits::codes`] has them, and two halves of their sums.

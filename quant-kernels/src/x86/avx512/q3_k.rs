@@ -1,6 +1,6 @@
 //! Q3_K: unsigned 3-bit codes with an offset of 4, signed 6-bit scales.
 
-use super::columns::{self, Ahead, ByteScales, Columns, Quads, Sums};
+use super::columns::{self, Acc, Ahead, ByteScales, Columns, Quads};
 use super::linear::{
     Linear, Terms, X, add_products, four_blocks, fours, load, load_lanes, request, scales, sixteen_blocks,
 };
@@ -92,31 +92,49 @@ fn with_third(low: __m512i, plane: __m512i, j: usize) -> __m512i {
 }
 
 impl Columns for Q3K {
-    const SUB: usize = 16;
+    const VALUES: usize = 256;
+    const BYTES: usize = 110;
+
+    fn words(sums: &[i16]) -> [[u8; 4]; 8] {
+        columns::pairs::<16>(sums)
+    }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead) -> Sums<T> {
+    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead, acc: &mut Acc<T>) {
         let zero = _mm512_setzero_si512();
         // SAFETY: the caller vouches for the block in every row.
         let (scales, d, third) = unsafe { header(rows.anew()) };
         let scales = ByteScales(scales);
         // SAFETY: the caller vouches for the activations.
         let mut sums = unsafe { scales.offsets::<T, 2>(x) };
-        // SAFETY: as above.
-        unsafe {
-            two_bits::columns(rows, 32, |j, k, low| {
-                if k.is_multiple_of(16) {
-                    ahead.request::<110>(k / 16);
+        for quarter in 0..4 {
+            ahead.request::<{ 4 * 110 }>(quarter);
+            // SAFETY: half of the block's 64 bytes, twice: two pairs of bits at a time.
+            let planes = unsafe { rows.anew().dwords8(32 + 32 * (quarter / 2)) };
+            let by = _mm512_set1_epi16(4 * (quarter as i16 % 2));
+            // Third bits 2 quarter and 2 quarter + 1 to places 2 and 3.
+            let up = _mm512_set1_epi32((2 - 2 * quarter as i32) & 31);
+            for i in 0..2 {
+                let mut dots = [[zero; T]; 2];
+                for j in 0..4 {
+                    let low = _mm512_srlv_epi16(planes[4 * i + j], by);
+                    let third = _mm512_rolv_epi32(third[i][j], up);
+                    let codes =
+                        [code(low, third), code(_mm512_srli_epi16::<2>(low), _mm512_srli_epi16::<1>(third))];
+                    let k = 16 * quarter + 4 * i + j;
+                    // SAFETY: `k + 8 < 64`; the caller vouches for the activations.
+                    unsafe {
+                        x.dot(k, codes[0], &mut dots[0]);
+                        x.dot(k + 8, codes[1], &mut dots[1]);
+                    }
                 }
-                let mut dots = [zero; T];
-                for i in 0..4 {
-                    x.dot(k + i, with_third(low[i], third[j % 2][i], j), &mut dots);
-                }
-                scales.add(j, dots, &mut sums);
-            });
+                scales.add(4 * quarter + i, dots[0], &mut sums);
+                scales.add(4 * quarter + 2 + i, dots[1], &mut sums);
+            }
         }
-        Sums { d, sums, dmin: _mm512_setzero_ps(), minima: [zero; T] }
+        // SAFETY: the caller vouches for the activations.
+        unsafe { acc.add(x, 0, d, sums) };
     }
 }
 
@@ -127,7 +145,7 @@ impl Linear for Q3K {
     const PARTS: [usize; 3] = [256, 16, 16];
 
     fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
-        columns::tile::<Self>(tokens)
+        columns::tile::<Self>(tokens).or_else(|| columns::more::<Self>(tokens))
     }
 
     /// The codes as [`two_bits::codes`] has them, and two halves of -4 times their sums.

@@ -1,6 +1,6 @@
 //! Q4_K: nibbles are the codes; Q5_K shares the packed scales.
 
-use super::columns::{self, Ahead, Columns, Quads, Sums};
+use super::columns::{self, Acc, Ahead, Columns, Quads};
 use super::linear::{
     Linear, Terms, X, add_products, first_dwords, four_blocks, fours, load, load_lanes, request,
     sixteen_blocks,
@@ -114,14 +114,20 @@ fn lane_bytes(j: usize) -> __m512i {
 }
 
 impl Columns for Q4K {
-    const SUB: usize = 32;
+    const VALUES: usize = 256;
+    const BYTES: usize = 144;
+    const MINIMA: bool = true;
+
+    fn words(sums: &[i16]) -> [[u8; 4]; 8] {
+        columns::pairs::<32>(sums)
+    }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead) -> Sums<T> {
+    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead, acc: &mut Acc<T>) {
         // SAFETY: as the caller promises.
         unsafe {
-            columns::<144, T, 4>(rows, x, ahead, |nibbles, _, _| {
+            columns::<144, { 4 * 144 }, T, 4>(rows, x, ahead, acc, |nibbles, _, _| {
                 [low_nibbles(nibbles), _mm512_and_si512(nibbles, _mm512_set1_epi8(-16))]
             })
         }
@@ -129,18 +135,20 @@ impl Columns for Q4K {
 }
 
 /// [`Columns::columns`] of Q4_K and Q5_K blocks of `BYTES` bytes, whose nibbles are the last 128. `codes(nibbles, g, i)`
-/// makes the codes of two sub-blocks from dword `i` of group `g`'s eight, those of the second one times `2^SHIFT`.
+/// makes the codes of two sub-blocks from dword `i` of group `g`'s eight, those of the second one times `2^SHIFT`;
+/// `QUARTER` is a quarter of 16 blocks' bytes.
 ///
 /// # Safety
 /// As for [`Columns::columns`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) unsafe fn columns<const BYTES: usize, const T: usize, const SHIFT: u32>(
+pub(super) unsafe fn columns<const BYTES: usize, const QUARTER: usize, const T: usize, const SHIFT: u32>(
     rows: Rows,
     x: Quads<T>,
     ahead: Ahead,
+    acc: &mut Acc<T>,
     codes: impl Fn(__m512i, usize, usize) -> [__m512i; 2],
-) -> Sums<T> {
+) {
     let zero = _mm512_setzero_si512();
     // SAFETY: the first 16 bytes of the block.
     let header = unsafe { Header::of(rows.anew()) };
@@ -152,8 +160,10 @@ pub(super) unsafe fn columns<const BYTES: usize, const T: usize, const SHIFT: u3
         // SAFETY: four pairs of sums; the caller vouches for the activations.
         unsafe { x.dot_sums(j, pair, &mut minima) };
     }
+    // SAFETY: the caller vouches for the activations.
+    unsafe { acc.subtract(x, 0, header.dmin, minima) };
     for g in 0..4 {
-        ahead.request::<BYTES>(g);
+        ahead.request::<QUARTER>(g);
         // SAFETY: 32 of the nibbles' 128 bytes.
         let nibbles = unsafe { rows.anew().dwords8(BYTES - 128 + 32 * g) };
         // Scales of the sub-blocks in the lowest bytes.
@@ -194,7 +204,8 @@ pub(super) unsafe fn columns<const BYTES: usize, const T: usize, const SHIFT: u3
     }
     // 2^SHIFT times as large, still less than 2^29.
     let sums = sums.map(|sum| _mm512_srai_epi32::<SHIFT>(sum));
-    Sums { d: header.d, sums, dmin: header.dmin, minima }
+    // SAFETY: the caller vouches for the activations.
+    unsafe { acc.add(x, 0, header.d, sums) };
 }
 
 impl Linear for Q4K {
@@ -204,7 +215,7 @@ impl Linear for Q4K {
     const PARTS: [usize; 3] = [256, 16, 0];
 
     fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
-        columns::tile::<Self>(tokens)
+        columns::tile::<Self>(tokens).or_else(|| columns::more::<Self>(tokens))
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! Q6_K: unsigned 6-bit codes with an offset of 32, which becomes a product of scales and activation sums.
 
-use super::columns::{self, Ahead, ByteScales, Columns, Quads, Sums};
+use super::columns::{self, Acc, Ahead, ByteScales, Columns, Quads};
 use super::linear::{
     Linear, Terms, X, add_products, four_blocks, fours, load, request, scales, sixteen_blocks,
 };
@@ -65,11 +65,16 @@ impl Format for Q6K {
 }
 
 impl Columns for Q6K {
-    const SUB: usize = 16;
+    const VALUES: usize = 256;
+    const BYTES: usize = 210;
+
+    fn words(sums: &[i16]) -> [[u8; 4]; 8] {
+        columns::pairs::<16>(sums)
+    }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead) -> Sums<T> {
+    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead, acc: &mut Acc<T>) {
         let zero = _mm512_setzero_si512();
         // SAFETY: the caller vouches for the 210 bytes of the block in every row.
         let (d, scales) = unsafe { (rows.anew().dword(206), rows.anew().dwords4(192)) };
@@ -78,32 +83,35 @@ impl Columns for Q6K {
         let mut sums = unsafe { scales.offsets::<T, 5>(x) };
         let upper = |nibble, bits| _mm512_ternarylogic_epi32::<0xf8>(nibble, bits, _mm512_set1_epi8(0x30));
         for half in 0..2 {
-            for u in 0..2 {
-                let part = 2 * half + u;
-                ahead.request::<210>(part);
+            // SAFETY: as above.
+            let pairs = unsafe { rows.anew().dwords8(128 + 32 * half) };
+            // Low nibbles of 32 bytes are values 32 r.., high ones 64 + 32 r...
+            for r in 0..2 {
+                ahead.request::<{ 4 * 210 }>(2 * half + r);
                 // SAFETY: as above.
-                let (a, b, pairs) = unsafe {
-                    let (rows, at) = (rows.anew(), 64 * half + 16 * u);
-                    (rows.dwords4(at), rows.dwords4(at + 32), rows.dwords4(128 + 32 * half + 16 * u))
-                };
-                let codes = |r: usize, i: usize| match r {
-                    0 => upper(low_nibbles(a[i]), _mm512_slli_epi32::<4>(pairs[i])),
-                    1 => upper(low_nibbles(b[i]), _mm512_slli_epi32::<2>(pairs[i])),
-                    2 => upper(high_nibbles(a[i]), pairs[i]),
-                    _ => upper(high_nibbles(b[i]), _mm512_srli_epi32::<2>(pairs[i])),
-                };
-                for r in 0..4 {
-                    let sub = 8 * half + 2 * r + u;
-                    let mut dots = [zero; T];
-                    for i in 0..4 {
-                        // SAFETY: `4 * sub + i < 64`; the caller vouches for the activations.
-                        unsafe { x.dot(4 * sub + i, codes(r, i), &mut dots) };
+                let nibbles = unsafe { rows.anew().dwords8(64 * half + 32 * r) };
+                let by = _mm512_set1_epi32(4 - 2 * r as i32);
+                for i in 0..2 {
+                    let sub = 8 * half + 2 * r + i;
+                    let mut dots = [[zero; T]; 2];
+                    for k in 0..4 {
+                        let (nibbles, pairs) = (nibbles[4 * i + k], pairs[4 * i + k]);
+                        let bits = _mm512_rolv_epi32(pairs, by);
+                        let low = upper(low_nibbles(nibbles), bits);
+                        let high = upper(high_nibbles(nibbles), _mm512_srli_epi32::<4>(bits));
+                        // SAFETY: `4 * sub + 16 + k < 64`; the caller vouches for the activations.
+                        unsafe {
+                            x.dot(4 * sub + k, low, &mut dots[0]);
+                            x.dot(4 * sub + 16 + k, high, &mut dots[1]);
+                        }
                     }
-                    scales.add(sub, dots, &mut sums);
+                    scales.add(sub, dots[0], &mut sums);
+                    scales.add(sub + 4, dots[1], &mut sums);
                 }
             }
         }
-        Sums { d: high_f16(d), sums, dmin: _mm512_setzero_ps(), minima: [zero; T] }
+        // SAFETY: the caller vouches for the activations.
+        unsafe { acc.add(x, 0, high_f16(d), sums) };
     }
 }
 
