@@ -210,10 +210,12 @@ const FAR: usize = 64 << 10;
 
 /// The matmul of so many tokens, two to four.
 pub(super) fn tile<C: Columns>(tokens: usize) -> Option<TileFn> {
-    // SAFETY: a type's matmul exists with a proof of the tier only.
     Some(match tokens {
+        // SAFETY: a type's matmul exists with a proof of the tier only.
         2 => |tile| unsafe { run::<C, 2>(tile) },
+        // SAFETY: a type's matmul exists with a proof of the tier only.
         3 => |tile| unsafe { run::<C, 3>(tile) },
+        // SAFETY: a type's matmul exists with a proof of the tier only.
         4 => |tile| unsafe { run::<C, 4>(tile) },
         _ => return None,
     })
@@ -221,15 +223,16 @@ pub(super) fn tile<C: Columns>(tokens: usize) -> Option<TileFn> {
 
 /// The matmul of one token.
 pub(super) fn one<C: Columns>(tokens: usize) -> Option<TileFn> {
-    // SAFETY: as for `tile`.
+    // SAFETY: a type's matmul exists with a proof of the tier only.
     (tokens == 1).then_some(|tile| unsafe { run::<C, 1>(tile) })
 }
 
 /// The matmul of so many tokens, five to eight.
 pub(super) fn more<C: Columns>(tokens: usize) -> Option<TileFn> {
-    // SAFETY: as for `tile`.
     Some(match tokens {
+        // SAFETY: a type's matmul exists with a proof of the tier only.
         5 | 6 => |tile| unsafe { run::<C, 6>(tile) },
+        // SAFETY: a type's matmul exists with a proof of the tier only.
         7 | 8 => |tile| unsafe { run::<C, 8>(tile) },
         _ => return None,
     })

@@ -134,7 +134,10 @@ impl Linear for Q2K {
     const PARTS: [usize; 3] = [256, 16, 16];
 
     fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
-        columns::tile::<Self>(tokens).or_else(|| columns::more::<Self>(tokens))
+        match tokens {
+            4 => columns::tile::<Self>(tokens),
+            _ => columns::more::<Self>(tokens),
+        }
     }
 
     /// The codes as [`two_bits::codes`] has them, and two halves of their sums.

@@ -145,7 +145,7 @@ impl Linear for Q3K {
     const PARTS: [usize; 3] = [256, 16, 16];
 
     fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
-        columns::tile::<Self>(tokens).or_else(|| columns::more::<Self>(tokens))
+        columns::tile::<Self>(tokens)
     }
 
     /// The codes as [`two_bits::codes`] has them, and two halves of -4 times their sums.

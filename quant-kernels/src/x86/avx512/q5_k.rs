@@ -77,7 +77,7 @@ impl Linear for Q5K {
     const PARTS: [usize; 3] = [256, 16, 0];
 
     fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
-        columns::tile::<Self>(tokens).or_else(|| columns::more::<Self>(tokens))
+        columns::tile::<Self>(tokens)
     }
 
     #[inline]

@@ -98,7 +98,7 @@ impl Columns for Q6K {
                         let (nibbles, pairs) = (nibbles[4 * i + k], pairs[4 * i + k]);
                         let bits = _mm512_rolv_epi32(pairs, by);
                         let low = upper(low_nibbles(nibbles), bits);
-                        let high = upper(high_nibbles(nibbles), _mm512_srli_epi32::<4>(bits));
+                        let high = upper(high_nibbles(nibbles), _mm512_ror_epi32::<4>(bits));
                         // SAFETY: `4 * sub + 16 + k < 64`; the caller vouches for the activations.
                         unsafe {
                             x.dot(4 * sub + k, low, &mut dots[0]);
