@@ -1,8 +1,9 @@
 //! One matmul for all int8 weight types: 16 rows of 256 values are unpacked into a [`Panel`], lane = row, and
 //! multiplied with the tokens by `vpdpbusd`, the activations broadcast from memory.
 //!
-//! A type brings only its unpacking ([`Format`]). Few tokens use two panels, many use four and two tokens a step; one
-//! to three tokens have kernels of their own ([`linear`]). The f32 state lives in memory so that the walk goes block by block with its panels in the first-level cache.
+//! A type brings only its unpacking ([`Format`]). Some tokens use two panels, many use four and two tokens a step; few
+//! tokens have kernels of their own ([`linear`], [`columns`]). The f32 state lives in memory so that the walk goes block
+//! by block with its panels in the first-level cache.
 
 use super::columns::{self, Columns};
 use super::linear::{self, Linear};
