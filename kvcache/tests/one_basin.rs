@@ -96,7 +96,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             });
             let tiers = tiers.collect();
             let (window, sinks) = (window * PAGE, sinks * PAGE);
-            Policy { key, value: Form::Coded(value), window, sinks, boundary, sliding_f16, tiers }
+            Policy { key, value: Form::Coded(value), window, sinks, boundary, sliding_f16, tiers, drop: None }
         },
     )
 }

@@ -156,7 +156,7 @@ proptest! {
                     let (id, tokens) = &known[s % count];
                     if !tokens.is_empty() {
                         let parts = saved(&cache, *id);
-                        match cache.import(tokens.len(), &parts) {
+                        match cache.import(&Past { len: tokens.len(), ..Past::default() }, &parts) {
                             Ok(id) => known.push((id, tokens.clone())),
                             Err(Error::OutOfMemory { .. }) => {}
                             Err(other) => panic!("{other}"),

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Loop, layers, straight, tokens};
 use proptest::prelude::*;
-use quant_kvcache::{Bytes, Error, ImportPart, KvCache, PAGE, Policy, SequenceId};
+use quant_kvcache::{Bytes, Error, ImportPart, KvCache, PAGE, Past, Policy, SequenceId, Turn};
 use std::sync::Arc;
 
 /// Memory that `bytes` are copied into, `skip` bytes behind a multiple of 64.
@@ -17,13 +17,13 @@ fn placed(bytes: &[u8], skip: usize) -> Bytes {
 }
 
 /// What a file of it would hold, lying as in a mapping.
-fn stored(cache: &KvCache, id: SequenceId) -> (usize, Vec<ImportPart>) {
+fn stored(cache: &KvCache, id: SequenceId) -> (Past, Vec<ImportPart>) {
     let export = cache.export(id).unwrap();
     let parts = export.parts.into_iter().map(|part| {
         let bytes: Vec<u8> = part.blocks.iter().flat_map(|block| block.iter().copied()).collect();
         ImportPart { group: part.group, form: part.form, pages: part.pages, bytes: placed(&bytes, 0) }
     });
-    (export.len, parts.collect())
+    (export.past, parts.collect())
 }
 
 fn round_trip(policy: &Policy, len: usize) {
@@ -31,7 +31,7 @@ fn round_trip(policy: &Policy, len: usize) {
     let mut one = Loop::new(policy, 1 << 27);
     let id = one.cache.create();
     one.feed(id, &text[..len]).unwrap();
-    let (positions, parts) = stored(&one.cache, id);
+    let (past, parts) = stored(&one.cache, id);
     let mut other = Loop::new(policy, 1 << 27);
     let mut descriptions = [String::new(), String::new()];
     one.cache.describe(&mut descriptions[0]).unwrap();
@@ -39,7 +39,7 @@ fn round_trip(policy: &Policy, len: usize) {
     assert_eq!(descriptions[0], descriptions[1]);
 
     // Two sequences from one snapshot; one of them forks.
-    let loaded = [(); 2].map(|()| other.cache.import(positions, &parts).unwrap());
+    let loaded = [(); 2].map(|()| other.cache.import(&past, &parts).unwrap());
     drop(parts);
     let fork = other.cache.fork(loaded[0]).unwrap();
     let expected = straight(layers(), policy, &text);
@@ -75,11 +75,11 @@ fn bytes_that_lie_askew_are_copied() {
     let mut one = Loop::new(&policy, 1 << 27);
     let id = one.cache.create();
     one.feed(id, &text).unwrap();
-    let (len, parts) = stored(&one.cache, id);
+    let (past, parts) = stored(&one.cache, id);
     for skip in [1, 2, 32] {
         let askew =
             parts.iter().map(|part| ImportPart { bytes: placed(part.bytes.as_ref(), skip), ..part.clone() });
-        let loaded = one.cache.import(len, &askew.collect::<Vec<_>>()).unwrap();
+        let loaded = one.cache.import(&past, &askew.collect::<Vec<_>>()).unwrap();
         assert_eq!(one.cache.stats().mapped_bytes, 0);
         let copy = one.cache.fork(id).unwrap();
         let more = tokens(200, 5);
@@ -90,15 +90,44 @@ fn bytes_that_lie_askew_are_copied() {
 }
 
 #[test]
+fn offsets_are_stored_or_refused() {
+    let policy: Policy = "k=5,v=4".parse().unwrap();
+    let mut one = Loop::with(vec![layers().remove(0)], &policy, 1 << 27);
+    let id = one.cache.create();
+    one.feed(id, &tokens(6 * PAGE + 9, 4)).unwrap();
+    one.cache.shift(id, 1..3).unwrap();
+    let (past, parts) = stored(&one.cache, id);
+    assert_eq!(past.turns, one.cache.turns(id).unwrap());
+    let loaded = one.cache.import(&past, &parts).unwrap();
+    assert_eq!(past.turns, one.cache.turns(loaded).unwrap());
+    let more = tokens(200, 5);
+    assert!(one.feed(loaded, &more).unwrap() == one.feed(id, &more).unwrap());
+    let turn = |first_page, offset| Turn { first_page, offset };
+    for turns in [
+        vec![turn(1, 256)],
+        vec![turn(0, 0), turn(3, 128), turn(2, 256)],
+        vec![turn(0, 0), turn(1, -129)],
+        vec![turn(0, isize::MAX)],
+        vec![turn(0, isize::MIN)],
+        vec![turn(0, 0), turn(usize::MAX, 1)],
+        vec![turn(0, 0), turn(6, 1)],
+        vec![turn(0, 1 << 40)],
+    ] {
+        let error = one.cache.import(&Past { turns: turns.clone(), ..past.clone() }, &parts).unwrap_err();
+        assert!(error.to_string().contains("offsets"), "{turns:?}");
+    }
+}
+
+#[test]
 fn sealed_pages_stay_where_they_lie() {
     let policy: Policy = "k=5,v=4".parse().unwrap();
     let mut one = Loop::with(vec![layers().remove(0)], &policy, 1 << 27);
     let id = one.cache.create();
     one.feed(id, &tokens(10 * PAGE + 3, 4)).unwrap();
     let sealed = one.cache.stats().sealed_bytes;
-    let (len, parts) = stored(&one.cache, id);
+    let (past, parts) = stored(&one.cache, id);
     one.cache.release(id).unwrap();
-    let loaded = one.cache.import(len, &parts).unwrap();
+    let loaded = one.cache.import(&past, &parts).unwrap();
     let stats = one.cache.stats();
     assert_eq!((stats.sealed_bytes, stats.mapped_bytes), (0, sealed));
     one.cache.release(loaded).unwrap();
@@ -146,7 +175,7 @@ proptest! {
             let len = size * pages.len();
             ImportPart { group, form, pages, bytes: Bytes::new(Arc::new(vec![0; len]), 0..len).unwrap() }
         }).collect();
-        match one.cache.import(len, &parts) {
+        match one.cache.import(&Past { len, ..Past::default() }, &parts) {
             Ok(id) => {
                 prop_assert_eq!(one.cache.len(id).unwrap(), len);
                 one.cache.release(id).unwrap();

@@ -3,11 +3,12 @@
 
 use quant_kernels::attention::{AttentionScratch, AttentionTask, QueryVariants, attend};
 use quant_kernels::{Isa, Parallel, Serial};
-use quant_kvcache::{Error, KvCache, Layer, LayerShape, PAGE, Policy, SequenceId};
+use quant_kvcache::{Error, KvCache, Layer, LayerShape, Observed, PAGE, Policy, SequenceId};
 use std::sync::Arc;
 
 /// Query heads of a KV head.
 const GROUP: usize = 2;
+const SCALE: f32 = 0.2;
 
 /// One layer that sees everything and one with a sliding window.
 pub fn layers() -> Vec<Layer> {
@@ -76,6 +77,16 @@ impl Loop {
                 }
             }
             self.cache.seal(self.isa, &*self.parallel, layer, spans.iter().map(|(id, _)| *id))?;
+            for (id, tokens) in spans {
+                if self.cache.observes(*id, tokens.len()) {
+                    let position = self.cache.len(*id)? + tokens.len() - 1;
+                    let token = tokens[tokens.len() - 1];
+                    let query = |head| row(2 + head, layer, token, position, GROUP * key_dim);
+                    let q: Vec<f32> = (0..kv_heads).flat_map(query).collect();
+                    let of = Observed { q: &q, position, scale: SCALE };
+                    self.cache.observe(self.isa, &*self.parallel, *id, layer, &of)?;
+                }
+            }
             for ((id, tokens), out) in spans.iter().zip(&mut out).filter(|_| attends) {
                 for head in 0..kv_heads {
                     self.attend(*id, layer, head, tokens, out)?;
@@ -117,7 +128,7 @@ impl Loop {
                 v: &v,
                 domains: self.cache.domains(layer),
                 variants: QueryVariants::default(),
-                scale: 0.2,
+                scale: SCALE,
             };
             let mut values = vec![0.0; task.out_len()];
             attend(self.isa, &task, &mut AttentionScratch::default(), &mut values);
