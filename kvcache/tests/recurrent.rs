@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use quant_kernels::Isa;
 use quant_kvcache::{
-    Bytes, Checkpoints, Error, ImportPart, KvCache, Layer, LayerShape, PAGE, PageHold, Policy, SequenceId,
+    Bytes, Checkpoints, Error, ImportPart, KvCache, Layer, LayerShape, PAGE, PageHold, Past, Policy,
+    SequenceId,
 };
 use std::sync::Arc;
 
