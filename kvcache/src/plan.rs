@@ -18,7 +18,8 @@ impl KvCache {
 
     /// The same if pages lose all planes that the policy lets them lose ([`Policy::drop`](crate::Policy::drop)).
     pub fn least_bytes_for(&self, positions: usize, chunk: usize) -> usize {
-        self.settled(positions, chunk, true)
+        // Two pools round up where there was one.
+        self.settled(positions, chunk, true).min(self.bytes_for(positions, chunk))
     }
 
     fn settled(&self, positions: usize, chunk: usize, least: bool) -> usize {

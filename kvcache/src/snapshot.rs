@@ -96,14 +96,15 @@ pub struct ImportPart {
 impl Past {
     /// Whether the offsets can be those of such a sequence.
     fn check(&self) -> Result<(), &'static str> {
-        let pages = self.len.div_ceil(PAGE);
         let ascend = self.turns.is_sorted_by(|a, b| a.first_page < b.first_page);
-        let starts = self.turns.first().is_none_or(|turn| turn.first_page == 0);
+        // A straight sequence has none.
+        let none = Turn { first_page: 0, offset: 0 };
+        let starts = self.turns.first().is_none_or(|turn| turn.first_page == 0) && self.turns != [none];
         // No angle is of a position before the first, nor of one that no text has.
         let fits = |turn: &Turn| {
             let first =
                 turn.first_page.checked_mul(PAGE).and_then(|first| first.checked_add_signed(turn.offset));
-            turn.first_page <= pages && first.is_some_and(|first| first < u32::MAX as usize)
+            turn.first_page <= self.len / PAGE && first.is_some_and(|first| first < u32::MAX as usize)
         };
         if ascend && starts && self.turns.iter().all(fits) {
             Ok(())
