@@ -46,7 +46,11 @@ impl KvCache {
         layer: usize,
         of: &Observed<'_>,
     ) -> Result<(), Error> {
-        let Place { group, slot, .. } = self.place(layer, 0)?;
+        let Place { group, slot, shared } = self.place(layer, 0)?;
+        if shared {
+            // The layer that the pages are of was looked at.
+            return Ok(());
+        }
         let shape = self.layout.groups[group].shapes[slot];
         let (heads, rows) = (shape.kv_heads, of.q.len() / (shape.kv_heads * shape.key_dim).max(1));
         if rows * heads * shape.key_dim != of.q.len() {
@@ -81,7 +85,8 @@ impl KvCache {
         let all = (heads * rows * self.layout.groups[group].shapes.len()).max(1) as f32;
         let held: Vec<_> = self.sequence(id)?.tables[group].held.iter().map(|held| held.page).collect();
         for (page, share) in held.into_iter().zip(shares) {
-            if let Some(page) = page {
+            // Queries that overflowed say nothing.
+            if let Some(page) = page.filter(|_| share.is_finite()) {
                 let pages = &mut self.pages[group];
                 // The group's first layer begins another look.
                 let before = pages.mass(page) * if slot == 0 { 0.5 } else { 1.0 };

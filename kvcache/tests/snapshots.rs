@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Loop, layers, straight, tokens};
-use quant_kvcache::{Bytes, Error, ImportPart, KvCache, PAGE, Past, Policy, SequenceId, Turn};
+use quant_kvcache::{Bytes, ImportPart, KvCache, PAGE, Past, Policy, SequenceId, Turn};
 use std::sync::Arc;
 
 /// Memory that `bytes` are copied into, `skip` bytes behind a multiple of 64.

@@ -1,6 +1,6 @@
 //! Uses all that outside bytes can say to the cache, as the fuzz targets and the tests of hostile input do.
 
-use crate::common::{Loop, layers, tokens};
+use crate::common::{Loop, tokens};
 use quant_kvcache::{Bytes, Error, ExportPart, ImportPart, KvCache, LayerShape, PAGE, Past, Policy, Turn};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -30,12 +30,15 @@ pub fn policy(text: &str) -> bool {
     true
 }
 
+/// Bytes of a block, by group and form.
+type Sizes = BTreeMap<(usize, usize), usize>;
+
 /// A policy with forms of all kinds: sinks, and sealed pages that may be reduced.
-fn imports() -> &'static (Policy, BTreeMap<(usize, usize), usize>) {
-    static IMPORTS: OnceLock<(Policy, BTreeMap<(usize, usize), usize>)> = OnceLock::new();
+fn imports() -> &'static (Policy, Sizes) {
+    static IMPORTS: OnceLock<(Policy, Sizes)> = OnceLock::new();
     IMPORTS.get_or_init(|| {
         let policy: Policy = "k=5,v=4,sinks=128,drop=2".parse().unwrap();
-        let mut sizes = BTreeMap::new();
+        let mut sizes = Sizes::new();
         // A reduced page is as large as one that was encoded with so many bits.
         for (like, reduced) in [("k=5,v=4,sinks=128", 0), ("k=4,v=4", 2), ("k=2,v=2", 3)] {
             let mut one = Loop::new(&like.parse().unwrap(), 1 << 26);
@@ -81,7 +84,7 @@ pub fn parts(bytes: &[u8]) -> bool {
         let size = sizes.get(&(group, form)).copied().unwrap_or(64);
         let fill = next() as u8;
         let bytes = size * pages.len() - if fill == 77 { pages.len().min(1) } else { 0 };
-        let skip = if fill % 3 == 0 { 1 } else { 0 };
+        let skip = if fill.is_multiple_of(3) { 1 } else { 0 };
         let memory = vec![fill; bytes + 64 + skip];
         let at = memory.as_ptr().align_offset(64).min(63) + skip;
         let bytes = Bytes::new(Arc::new(memory), at..at + bytes).unwrap();

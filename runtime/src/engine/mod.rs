@@ -276,8 +276,10 @@ impl Engine {
 
     /// Brings lost planes back where memory was freed, and leaves an eighth of the budget for what comes.
     fn raise(&mut self) {
-        // A store that can't be read leaves pages as they are.
-        let _ = self.cache.raise(self.cache.stats().budget_bytes / 8);
+        if self.cache.policy().drop.is_some() {
+            // A store that can't be read leaves pages as they are.
+            let _ = self.cache.raise(self.cache.stats().budget_bytes / 8);
+        }
     }
 
     /// Keeps a report for the next [`Engine::step`].

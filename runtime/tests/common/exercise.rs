@@ -87,8 +87,8 @@ pub fn snapshot(bytes: &[u8]) -> bool {
 }
 
 /// Writes the checksum of what is there, if the file can be read so far.
-fn refresh(file: &mut Vec<u8>) {
-    let Ok(gguf) = Gguf::from_bytes(vec![file.clone().into()]) else { return };
+fn refresh(file: &mut [u8]) {
+    let Ok(gguf) = Gguf::from_bytes(vec![file.to_owned().into()]) else { return };
     let Ok(Some(old)) = gguf.str("quant-kv.checksum") else { return };
     let mut checksum = Xxh3::new();
     let add = |checksum: &mut Xxh3, name: &str| {
