@@ -1,7 +1,7 @@
 //! Activations of a batch of tokens, quantized once per matmul input and shared by every weight row.
 //!
-//! Layout: `[block][token][block_len]`, so that a tile of weight columns walks memory linearly over tokens;
-//! with one token this is the plain row.
+//! Layout: `[group][token][block][block_len]`, where a group is 256 columns (the last may be shorter): a tile of weight
+//! columns walks memory linearly over tokens, whatever the length of its blocks; with one token this is the plain row.
 
 use crate::matmul::Shared;
 use crate::{Isa, Parallel, Serial, rms_norm};
@@ -43,12 +43,28 @@ pub struct Acts {
     pub cols: usize,
     /// `F32`: `[token][cols]`.
     pub x: Vec<f32>,
-    /// Quantized: codes in -127..=127, `[block][token][block_len]`.
+    /// Quantized: codes in -127..=127, `[group][token][block][block_len]`.
     pub q: Vec<i8>,
-    /// Quantized: scale per block, `[block][token]`.
+    /// Quantized: scale per block, `[group][token][block]`.
     pub d: Vec<f32>,
-    /// Quantized: sums of 16 consecutive codes, `[block][token][block_len / 16]`.
+    /// Quantized: sums of 16 consecutive codes, `[group][token][block][block_len / 16]`.
     pub sums: Vec<i16>,
+    /// Blocks of 256: upper bounds of what codes can sum up to, `[group][token]`.
+    pub reach: Vec<Reach>,
+}
+
+/// Upper bounds of sums over the codes of a block of 256, from which kernels see whether narrow integers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The largest sum of magnitudes of 16 consecutive codes, counted from a multiple of 16.
+    pub of_16: u16,
+    /// The largest sum of magnitudes of the codes of one sign among 32 consecutive ones, counted from a multiple of 32.
+    pub one_sign_of_32: u16,
+}
+
+impl Reach {
+    /// What is always true.
+    pub const UNKNOWN: Self = Self { of_16: u16::MAX, one_sign_of_32: u16::MAX };
 }
 
 /// An RMS norm on the way into a matmul: its output is quantized block by block and never stored.
@@ -97,7 +113,7 @@ impl<'a> From<&'a Vec<f32>> for Input<'a> {
 
 impl Acts {
     /// Stores the input, `[tokens][cols]`, in the form `kind`; `cols` is a multiple of its block. Reuses the
-    /// buffers. Tasks are runs of blocks, whose outputs lie together.
+    /// buffers. Tasks are some tokens each.
     pub(crate) fn quantize(
         &mut self,
         isa: Isa,
@@ -113,45 +129,37 @@ impl Acts {
         if kind == ActKind::F32 {
             return self.store(isa, parallel, x, norm);
         }
-        let blocks = cols / len;
         self.q.resize(tokens * cols, 0);
-        self.d.resize(tokens * blocks, 0.0);
-        self.sums.resize(tokens * cols / 16, 0);
+        self.d.resize(tokens * (cols / len), 0.0);
+        self.sums.resize(tokens * (cols / 16), 0);
+        // Blocks of 256 are groups of their own.
+        let bounds = usize::from(len == GROUP);
+        self.reach.resize(tokens * (cols / GROUP) * bounds, Reach::UNKNOWN);
         let (q, d, sums) = (Shared::new(&mut self.q), Shared::new(&mut self.d), Shared::new(&mut self.sums));
+        let reach = Shared::new(&mut self.reach);
         let quantize = quantizer(isa);
-        let run = |first: usize, count: usize| {
-            // SAFETY: blocks `first..first + count` belong to this task alone.
-            let (q, d, sums) = unsafe {
-                (
-                    q.slice(first * tokens * len, count * tokens * len),
-                    d.slice(first * tokens, count * tokens),
-                    sums.slice(first * tokens * len / 16, count * tokens * len / 16),
-                )
-            };
-            let mut normed = [0.0; NORMED];
-            for token in 0..tokens {
-                let row = &x[token * cols + first * len..][..count * len];
-                for (part, mut x) in row.chunks(NORMED).enumerate() {
-                    if let Some(norm) = norm {
-                        let weight = &norm.weight[first * len + part * NORMED..][..x.len()];
-                        rms_norm::weighted(isa, x, weight, norm.scales[token], &mut normed[..x.len()]);
-                        x = &normed[..x.len()];
-                    }
-                    let at = part * (NORMED / len) * tokens + token;
-                    let (q, sums) = (&mut q[at * len..], &mut sums[at * len / 16..]);
-                    quantize(x, Codes { q, d: &mut d[at..], sums, len, step: tokens });
+        rows(parallel, x, cols, &|token, row| {
+            let mut normed = [0.0; GROUP];
+            for (x, first) in row.chunks(GROUP).zip((0..).step_by(GROUP)) {
+                let (mut x, width) = (x, x.len());
+                if let Some(norm) = norm {
+                    let weight = &norm.weight[first..first + width];
+                    rms_norm::weighted(isa, x, weight, norm.scales[token], &mut normed[..width]);
+                    x = &normed[..width];
                 }
+                let at = first * tokens + token * width;
+                // SAFETY: a token belongs to one task.
+                let (q, d, sums, reach) = unsafe {
+                    (
+                        q.slice(at, width),
+                        d.slice(at / len, width / len),
+                        sums.slice(at / 16, width / 16),
+                        reach.slice(at / GROUP * bounds, bounds),
+                    )
+                };
+                reach.fill(quantize(x, q, d, sums));
             }
-        };
-        // A small input is done before a region would have started.
-        let task = (256 / len).max(1);
-        if x.len() <= SERIAL_VALUES || parallel.threads() == 1 {
-            run(0, blocks);
-        } else {
-            parallel.run(blocks.div_ceil(task), &|_, index| {
-                run(index * task, task.min(blocks - index * task));
-            });
-        }
+        });
     }
 
     /// Keeps the input in f32.
@@ -179,16 +187,20 @@ impl Acts {
             rows.for_each(|row| self.x.extend_from_slice(&all.x[row * cols..][..cols]));
             return;
         }
-        let (blocks, sums) = (cols / len, len / 16);
         self.q.clear();
         self.d.clear();
         self.sums.clear();
-        for b in 0..blocks {
+        self.reach.clear();
+        for first in (0..cols).step_by(GROUP) {
+            let width = GROUP.min(cols - first);
             for row in rows.clone() {
-                let at = b * all.tokens + row;
-                self.q.extend_from_slice(&all.q[at * len..][..len]);
-                self.sums.extend_from_slice(&all.sums[at * sums..][..sums]);
-                self.d.push(all.d[at]);
+                let at = first * all.tokens + row * width;
+                self.q.extend_from_slice(&all.q[at..][..width]);
+                self.sums.extend_from_slice(&all.sums[at / 16..][..width / 16]);
+                self.d.extend_from_slice(&all.d[at / len..][..width / len]);
+                if len == GROUP {
+                    self.reach.push(all.reach[at / GROUP]);
+                }
             }
         }
     }
@@ -220,9 +232,34 @@ impl Acts {
         amax / 127.0
     }
 
+    /// Quantizes the blocks of a token, one scale each, by `block`: [`Self::quantize_block`] or its equal.
+    #[inline(always)]
+    pub(crate) fn quantize_blocks(
+        x: &[f32],
+        q: &mut [i8],
+        d: &mut [f32],
+        sums: &mut [i16],
+        block: impl Fn(&[f32], &mut [i8], &mut [i16]) -> f32,
+    ) -> Reach {
+        let len = x.len() / d.len().max(1);
+        let blocks = x.chunks_exact(len).zip(q.chunks_exact_mut(len)).zip(sums.chunks_exact_mut(len / 16));
+        for (((x, q), sums), d) in blocks.zip(d) {
+            *d = block(x, q, sums);
+        }
+        Reach::UNKNOWN
+    }
+
+    /// Where block `b`, of `len` values, of token `t` stands among the blocks.
+    #[inline]
+    pub fn place(&self, b: usize, t: usize, len: usize) -> usize {
+        let group = GROUP / len;
+        let first = b / group * group;
+        first * self.tokens + t * group.min(self.cols / len - first) + b % group
+    }
+
     /// Codes of block `b` of token `t`.
     pub fn block(&self, b: usize, t: usize, len: usize) -> &[i8] {
-        &self.q[(b * self.tokens + t) * len..][..len]
+        &self.q[self.place(b, t, len) * len..][..len]
     }
 }
 
@@ -232,57 +269,22 @@ fn stamp() -> u64 {
     LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
+/// Columns that lie together for each token.
+pub const GROUP: usize = 256;
+
 /// Blocks whose largest magnitude is below this are stored as zero.
 pub const TINY: f32 = f32::from_bits((127 - 100) << 23);
-
-/// Quantizes runs of blocks.
-pub(crate) type Quantizer = fn(&[f32], Codes<'_>);
-
-/// Where the blocks of a run go: each is `step` blocks after the one before it.
-pub(crate) struct Codes<'a> {
-    pub q: &'a mut [i8],
-    pub d: &'a mut [f32],
-    pub sums: &'a mut [i16],
-    /// Values in a block, 32 or 256.
-    pub len: usize,
-    pub step: usize,
-}
-
-impl Codes<'_> {
-    /// Stores what `block` makes of every `LEN` values, as [`Acts::quantize_block`] does. Compiled into its caller, for
-    /// whose instructions `block` is.
-    #[inline(always)]
-    pub fn fill<const LEN: usize>(self, x: &[f32], block: impl Fn(&[f32], &mut [i8], &mut [i16]) -> f32) {
-        for (b, x) in x.chunks_exact(LEN).enumerate() {
-            let at = b * self.step;
-            let (q, sums) = (&mut self.q[at * LEN..][..LEN], &mut self.sums[at * LEN / 16..][..LEN / 16]);
-            self.d[at] = block(x, q, sums);
-        }
-    }
-
-    /// [`Codes::fill`] for blocks of [`Codes::len`].
-    #[inline(always)]
-    pub fn each(self, x: &[f32], block: impl Fn(&[f32], &mut [i8], &mut [i16]) -> f32) {
-        match self.len {
-            256 => self.fill::<256>(x, block),
-            _ => self.fill::<32>(x, block),
-        }
-    }
-}
-
-/// Values that are normed, then quantized, at a time: a multiple of all blocks.
-const NORMED: usize = 1024;
 
 /// Inputs of at most this many values are quantized on the calling thread.
 pub(crate) const SERIAL_VALUES: usize = 1 << 14;
 
-/// Calls `work(token, row)` for every row, several rows to a task.
+/// Calls `work(token, row)` for every row, one or several rows to a task.
 fn rows(parallel: &dyn Parallel, x: &[f32], cols: usize, work: &(dyn Fn(usize, &[f32]) + Sync)) {
-    const ROWS: usize = 8;
     let parallel: &dyn Parallel = if x.len() <= SERIAL_VALUES { &Serial } else { parallel };
-    parallel.run(x.len().div_ceil(ROWS * cols.max(1)), &|_, task| {
-        let first = task * ROWS;
-        for (i, row) in x[first * cols..].chunks_exact(cols).take(ROWS).enumerate() {
+    let rows = (SERIAL_VALUES / 2 / cols.max(1)).clamp(1, 8);
+    parallel.run(x.len().div_ceil(rows * cols.max(1)), &|_, task| {
+        let first = task * rows;
+        for (i, row) in x[first * cols..].chunks_exact(cols).take(rows).enumerate() {
             work(first + i, row);
         }
     });
@@ -307,7 +309,11 @@ pub(crate) fn norm_scales(
     });
 }
 
-/// The quantizer of a tier, with the bits of [`Acts::quantize_block`].
+/// Quantizes the blocks of a token in one group: values to codes, scales (as many as there are blocks) and sums of 16.
+/// Only tiers that use the bounds find them out.
+pub(crate) type Quantizer = fn(&[f32], &mut [i8], &mut [f32], &mut [i16]) -> Reach;
+
+/// The version of [`Acts::quantize_block`] for a tier, equal bit for bit, for all blocks of a token in one group.
 fn quantizer(isa: Isa) -> Quantizer {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -317,12 +323,12 @@ fn quantizer(isa: Isa) -> Quantizer {
         #[cfg(target_arch = "x86_64")]
         Isa::AvxVnni(proof) => crate::x86::avx2::activations::quantizer(proof.into()),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon(_) => |x, codes| {
-            let lanes = crate::arm::neon::lanes();
-            codes.each(x, |x, q, sums| crate::vec128::quantize_block(lanes, x, q, sums));
+        Isa::Neon(_) => |x, q, d, sums| {
+            let simd = crate::arm::neon::lanes();
+            Acts::quantize_blocks(x, q, d, sums, |x, q, sums| crate::vec128::quantize_block(simd, x, q, sums))
         },
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         Isa::Simd128(proof) => crate::wasm::simd128::quantizer(proof),
-        _ => |x, codes| codes.each(x, Acts::quantize_block),
+        _ => |x, q, d, sums| Acts::quantize_blocks(x, q, d, sums, Acts::quantize_block),
     }
 }

@@ -127,13 +127,17 @@ fn quantize(kind: ActKind, x: &[f32], tokens: usize) -> Acts {
         return acts;
     }
     let len = kind.block_len();
+    acts.q = vec![0; x.len()];
+    acts.sums = vec![0; x.len() / 16];
+    acts.d = vec![0.0; x.len() / len];
     for block in 0..cols / len {
         for token in 0..tokens {
-            let (mut q, mut sums) = (vec![0; len], vec![0; len / 16]);
-            let x = &x[token * cols + block * len..][..len];
-            acts.d.push(Acts::quantize_block(x, &mut q, &mut sums));
-            acts.q.extend(q);
-            acts.sums.extend(sums);
+            let at = acts.place(block, token, len);
+            acts.d[at] = Acts::quantize_block(
+                &x[token * cols + block * len..][..len],
+                &mut acts.q[at * len..][..len],
+                &mut acts.sums[at * len / 16..][..len / 16],
+            );
         }
     }
     acts
@@ -147,7 +151,7 @@ fn values_of(acts: &Acts, kind: ActKind, token: usize) -> Vec<f64> {
     let len = kind.block_len();
     (0..acts.cols / len)
         .flat_map(|b| {
-            let d = f64::from(acts.d[b * acts.tokens + token]);
+            let d = f64::from(acts.d[acts.place(b, token, len)]);
             acts.block(b, token, len).iter().map(move |&q| d * f64::from(q))
         })
         .collect()

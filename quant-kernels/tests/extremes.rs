@@ -27,14 +27,15 @@ fn expected(ty: GgmlType, weight: &Weight<'_>, x: &[f32]) -> Vec<f32> {
     let mut acts = Acts { kind: Some(kernels.acts), tokens: TOKENS, cols: COLS, ..Acts::default() };
     acts.q = vec![0; TOKENS * COLS];
     acts.sums = vec![0; TOKENS * COLS / 16];
+    acts.d = vec![0.0; TOKENS * COLS / len];
     for b in 0..COLS / len {
         for t in 0..TOKENS {
-            let at = b * TOKENS + t;
-            acts.d.push(Acts::quantize_block(
+            let at = acts.place(b, t, len);
+            acts.d[at] = Acts::quantize_block(
                 &x[t * COLS + b * len..][..len],
                 &mut acts.q[at * len..][..len],
                 &mut acts.sums[at * len / 16..][..len / 16],
-            ));
+            );
         }
     }
     (0..TOKENS * ROWS).map(|i| (kernels.dot)(weight.row(i % ROWS), &acts, i / ROWS)).collect()

@@ -74,7 +74,7 @@ fn expected(kernels: &TypeKernels, weight: &Weight<'_>, x: &[f32], tokens: usize
         acts.d = vec![0.0; tokens * cols / len];
         for b in 0..cols / len {
             for t in 0..tokens {
-                let at = b * tokens + t;
+                let at = acts.place(b, t, len);
                 acts.d[at] = Acts::quantize_block(
                     &x[t * cols + b * len..][..len],
                     &mut acts.q[at * len..][..len],

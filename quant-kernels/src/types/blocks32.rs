@@ -36,7 +36,7 @@ impl<const LEN: usize> Block for CodeBlock<LEN> {
         for (i, q) in self.q.as_chunks::<32>().0.iter().enumerate() {
             let b = b * (LEN / 32) + i;
             let isum = dot_i8(q, acts.block(b, token, 32));
-            sums.acc += (self.d * acts.d[b * acts.tokens + token]) * isum as f32;
+            sums.acc += (self.d * acts.d[acts.place(b, token, 32)]) * isum as f32;
         }
     }
 }
@@ -61,7 +61,7 @@ impl Block for OffsetBlock {
     }
 
     fn add_products(&self, b: usize, acts: &Acts, token: usize, sums: &mut Sums) {
-        let at = b * acts.tokens + token;
+        let at = acts.place(b, token, 32);
         let dx = acts.d[at];
         sums.acc += (self.d * dx) * dot_i8(&self.q, acts.block(b, token, 32)) as f32;
         let sum: i32 = acts.sums[at * 2..][..2].iter().map(|&sum| i32::from(sum)).sum();

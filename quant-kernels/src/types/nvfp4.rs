@@ -104,7 +104,7 @@ impl Block for Nvfp4Block {
         for (s, (q, d)) in self.q.iter().zip(self.d).enumerate() {
             let block = 2 * b + s / 2;
             let x = &acts.block(block, token, 32)[s % 2 * 16..][..16];
-            sums.acc += (d * acts.d[block * acts.tokens + token]) * dot_i8(q, x) as f32;
+            sums.acc += (d * acts.d[acts.place(block, token, 32)]) * dot_i8(q, x) as f32;
         }
     }
 }

@@ -71,7 +71,7 @@ pub fn dot(row: &[u8], acts: &Acts, token: usize) -> f32 {
     for (b, block) in row.as_chunks::<BYTES>().0.iter().enumerate() {
         let x = acts.block(b, token, LEN);
         let isum: i32 = x.iter().enumerate().map(|(i, &x)| code(block, i) * i32::from(x)).sum();
-        acc += (f16_at(block, 0) * acts.d[b * acts.tokens + token]) * isum as f32;
+        acc += (f16_at(block, 0) * acts.d[acts.place(b, token, 32)]) * isum as f32;
     }
     acc
 }

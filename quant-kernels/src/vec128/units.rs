@@ -26,7 +26,7 @@ struct Token<'a> {
 /// The `len` values of a token's activations from `at`, within a block.
 #[inline(always)]
 fn token(acts: &Acts, t: usize, at: usize, len: usize) -> Token<'_> {
-    let block = at / LEN * acts.tokens + t;
+    let block = acts.place(at / LEN, t, LEN);
     Token {
         x: &acts.q[block * LEN + at % LEN..][..len],
         d: acts.d[block],

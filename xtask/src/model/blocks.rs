@@ -1,11 +1,16 @@
-//! Random weights of every type: random codes under small sane scales, so that values neither vanish nor explode.
+//! Random weights of every type: random codes under small sane scales, so that values neither vanish nor explode. Minima
+//! are as large as the mean of what they are taken from, as trained weights have it: with weights of one sign all
+//! activations soon would be of one sign, too.
 
+use half::f16;
 use quant_kernels::GgmlType;
 
 /// Where a block keeps its scales.
 enum Scales {
-    /// f16 at these bytes.
-    F16(&'static [usize]),
+    /// f16 at this byte.
+    F16(usize),
+    /// f16 at the first byte, and at the second byte the f16 of the minima, so many times as large.
+    Minima(usize, usize, f32),
     /// Every 2 bytes are a float of 16 bits, or the upper half of every 4.
     Floats,
     /// One byte, a power of two.
@@ -20,16 +25,19 @@ fn scales(ty: GgmlType) -> Scales {
     use GgmlType as T;
     match ty {
         T::F16 | T::BF16 | T::F32 => Scales::Floats,
-        T::Q2_K => Scales::F16(&[80, 82]),
-        T::Q3_K => Scales::F16(&[108]),
-        T::Q4_K | T::Q5_K | T::Q4_1 | T::Q5_1 => Scales::F16(&[0, 2]),
-        T::Q6_K => Scales::F16(&[208]),
-        T::TQ1_0 => Scales::F16(&[52]),
-        T::TQ2_0 => Scales::F16(&[64]),
+        T::Q2_K => Scales::Minima(80, 82, 1.5),
+        T::Q3_K => Scales::F16(108),
+        T::Q4_K => Scales::Minima(0, 2, 7.5),
+        T::Q5_K => Scales::Minima(0, 2, 15.5),
+        T::Q4_1 => Scales::Minima(0, 2, -7.5),
+        T::Q5_1 => Scales::Minima(0, 2, -15.5),
+        T::Q6_K => Scales::F16(208),
+        T::TQ1_0 => Scales::F16(52),
+        T::TQ2_0 => Scales::F16(64),
         T::MXFP4 => Scales::Exponent,
         T::NVFP4 => Scales::Small(4),
         T::IQ1_M => Scales::Nibbles,
-        _ => Scales::F16(&[0]),
+        _ => Scales::F16(0),
     }
 }
 
@@ -51,10 +59,12 @@ pub fn random(ty: GgmlType, bytes: usize, seed: u64) -> Vec<u8> {
     let scales = scales(ty);
     for block in all.chunks_exact_mut(ty.block_bytes()) {
         match scales {
-            Scales::F16(places) => {
-                for &at in places {
-                    block[at..at + 2].copy_from_slice(&scale().to_le_bytes());
-                }
+            Scales::F16(at) => block[at..at + 2].copy_from_slice(&scale().to_le_bytes()),
+            Scales::Minima(at, minimum, times) => {
+                let scale = f16::from_bits(scale());
+                block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+                let minima = f16::from_f32(scale.to_f32() * times);
+                block[minimum..minimum + 2].copy_from_slice(&minima.to_le_bytes());
             }
             // The exponent's byte: small and normal in f16, bf16 and f32 alike.
             Scales::Floats => {

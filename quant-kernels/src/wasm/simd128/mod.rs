@@ -7,7 +7,7 @@ mod bytes;
 mod simd;
 
 use crate::GgmlType;
-use crate::activations::Quantizer;
+use crate::activations::{Acts, Quantizer};
 use crate::isa::Simd128;
 use crate::types::TileFn;
 use crate::vec128::{self, Matmul, Tier};
@@ -17,9 +17,12 @@ pub(crate) fn tile(proof: Simd128, ty: GgmlType) -> Option<TileFn> {
     vec128::tile(proof, ty)
 }
 
-/// Quantizes runs of blocks, with the bits of [`crate::activations::Acts::quantize_block`].
+/// [`crate::activations::Acts::quantize_block`] of this tier.
 pub(crate) fn quantizer(_: Simd128) -> Quantizer {
-    |x, codes| codes.each(x, |x, q, sums| vec128::quantize_block(Simd128::new(), x, q, sums))
+    |x, q, d, sums| {
+        let simd = Simd128::new();
+        Acts::quantize_blocks(x, q, d, sums, |x, q, sums| vec128::quantize_block(simd, x, q, sums))
+    }
 }
 
 impl Tier for Simd128 {

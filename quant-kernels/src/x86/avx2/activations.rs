@@ -1,27 +1,26 @@
 //! Activation blocks: the 256-bit `quantize_block`.
 
-use crate::activations::{Acts, Codes, Quantizer, TINY};
+use crate::activations::{Acts, Quantizer, Reach, TINY};
 use crate::isa::Avx2;
 use std::arch::x86_64::*;
 
-/// Quantizes runs of blocks, with the bits of [`Acts::quantize_block`].
+/// [`Acts::quantize_block`] of this tier.
 pub(crate) fn quantizer(_: Avx2) -> Quantizer {
     // SAFETY: the argument proves the tier.
-    |x, codes| unsafe { blocks(x, codes) }
+    |x, q, d, sums| unsafe { blocks(x, q, d, sums) }
 }
 
 /// # Safety
 /// The CPU has the tier.
 #[target_feature(enable = "avx2")]
-unsafe fn blocks(x: &[f32], codes: Codes<'_>) {
+unsafe fn blocks(x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) -> Reach {
     // SAFETY: as the caller promises.
-    codes.each(x, |x, q, sums| unsafe { quantize_block(x, q, sums) });
+    Acts::quantize_blocks(x, q, d, sums, |x, q, sums| unsafe { quantize_block(x, q, sums) })
 }
 
 /// # Safety
 /// The CPU has the tier.
 #[target_feature(enable = "avx2")]
-#[inline]
 unsafe fn quantize_block(x: &[f32], q: &mut [i8], sums: &mut [i16]) -> f32 {
     // Magnitudes compare like their bits, and those that are not finite are the largest.
     let magnitude = _mm256_set1_epi32(i32::MAX);

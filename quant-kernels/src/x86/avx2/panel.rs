@@ -392,13 +392,16 @@ unsafe fn float_steps<F: Format, X: Product, const P: usize, const T: usize>(
         let ones = _mm256_set1_epi16(1);
         let runs = 32 / F::STEPS.run();
         for j in 0..opaque(x.values / 32) {
-            let at = (x.first / 32 + j) * x.acts.tokens + x.token;
+            // Blocks from one token to the next.
+            let stride = x.values / 32;
+            let at = x.first / 32 * x.acts.tokens + x.token * stride + j;
+            let end = at + (T - 1) * stride + 1;
             let (q, sums, d) =
-                (&x.acts.q[at * 32..][..T * 32], &x.acts.sums[at * 2..][..T * 2], &x.acts.d[at..][..T]);
+                (&x.acts.q[at * 32..end * 32], &x.acts.sums[at * 2..end * 2], &x.acts.d[at..end]);
             for h in 0..runs {
                 let s = j * runs + h;
                 let mut isum = [[zero; P]; T];
-                let run = (q.as_ptr().add(h * F::STEPS.run()), 32);
+                let run = (q.as_ptr().add(h * F::STEPS.run()), 32 * stride);
                 products::<F, X, P, T>(panels, s * (F::STEPS.run() / 4), run, [ones; P], &mut isum);
                 // The sums of the run's activations times something: of both sums of 16, or of the one.
                 let times = |v: i16| {
@@ -406,8 +409,8 @@ unsafe fn float_steps<F: Format, X: Product, const P: usize, const T: usize>(
                     _mm256_set1_epi32(if runs == 1 { v << 16 | v } else { v << (16 * h) })
                 };
                 for t in 0..T {
-                    let dx = _mm256_set1_ps(d[t]);
-                    let sum = broadcast(sums.as_ptr().add(2 * t));
+                    let dx = _mm256_set1_ps(d[t * stride]);
+                    let sum = broadcast(sums.as_ptr().add(2 * t * stride));
                     let offset = _mm256_madd_epi16(sum, times(offset::<F, X>()));
                     for p in 0..P {
                         let state = state[(t * P + p) * state_len::<F>()..].as_mut_ptr();

@@ -1,7 +1,7 @@
 //! Steps of blocks with an f32 term each.
 
 use super::panel::Panel;
-use super::step::{Blocks, Fetch, Tokens, broadcast, dot, load_f32, store_f32, term};
+use super::step::{Blocks, Fetch, Lanes, Tokens, dot, four_times, resume, store_f32, term};
 use std::arch::x86_64::*;
 
 /// Blocks of `SUB` values with a float step each.
@@ -12,28 +12,21 @@ pub(super) fn step<const P: usize, const T: usize, const SUB: usize>(
     x: Tokens<'_>,
     fetch: &mut Fetch,
     acc: &mut [[[f32; 16]; P]; T],
-    offset: i16,
 ) {
     let at = x.blocks::<32>(T);
     let mut sums = [[_mm512_setzero_ps(); P]; T];
     for t in 0..T {
         for p in 0..P {
-            sums[t][p] = load_f32(&acc[t][p]);
+            sums[t][p] = resume(x.earlier(), &acc[t][p]);
         }
     }
-    let count = x.values / SUB;
-    let mut j = 0;
-    while j + 2 <= count {
+    let start: &[Lanes; T] = x.starts.first_chunk().expect("a start for every token");
+    for j in 0..x.values / SUB {
         if (j * SUB).is_multiple_of(64) {
             fetch.some();
         }
-        // SAFETY: `j + 2 <= values / SUB`, and `blocks` has checked T tokens.
-        unsafe { some_blocks::<P, T, SUB, 2>(panels, at, j, &mut sums, offset) };
-        j += 2;
-    }
-    if j < count {
         // SAFETY: `j < values / SUB`, and `blocks` has checked T tokens.
-        unsafe { some_blocks::<P, T, SUB, 1>(panels, at, j, &mut sums, offset) };
+        unsafe { block::<P, T, SUB>(panels, at, j, start, &mut sums) };
     }
     for t in 0..T {
         for p in 0..P {
@@ -42,61 +35,52 @@ pub(super) fn step<const P: usize, const T: usize, const SUB: usize>(
     }
 }
 
-/// `N` blocks side by side, from block `first` on.
+/// Block `j`.
 ///
 /// # Safety
-/// These blocks of `T` tokens are there.
+/// This block of `T` tokens is there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn some_blocks<const P: usize, const T: usize, const SUB: usize, const N: usize>(
+unsafe fn block<const P: usize, const T: usize, const SUB: usize>(
     panels: &[Panel; P],
     at: Blocks<32>,
-    first: usize,
+    j: usize,
+    start: &[Lanes; T],
     acc: &mut [[__m512; P]; T],
-    offset: i16,
 ) {
-    let zero = _mm512_setzero_si512();
-    let mut dots = [[[zero; P]; T]; N];
     // Block of activations, and values before these in it.
-    let block = |n: usize| ((first + n) * SUB / 32, (first + n) * SUB % 32);
-    for n in 0..N {
-        let (block, before) = block(n);
-        // Blocks of 16 have one of the two sums.
-        let half = if SUB == 32 { u32::MAX } else { 0x5555_5555 << (before / 16) };
-        // A step reads as many lines as there are blocks, far apart: too many streams for the CPU to foresee.
-        _mm_prefetch::<_MM_HINT_T0>(at.q(block, 2 * T));
-        for t in 0..T {
-            // SAFETY: as the caller promises.
-            let sum = unsafe { broadcast(at.sums(block, t)) };
-            dots[n][t] = [_mm512_dpwssd_epi32(zero, _mm512_maskz_set1_epi16(half, -offset), sum); P];
-        }
+    let (block, before) = (j * SUB / 32, j * SUB % 32);
+    let mut dots = [[_mm512_setzero_si512(); P]; T];
+    for t in 0..T {
+        dots[t] = [_mm512_set1_epi32(start[t].0[j]); P];
     }
-    for k in 0..SUB / 4 {
-        for n in 0..N {
-            let (block, before) = block(n);
-            // SAFETY: as the caller promises.
-            unsafe {
-                let q = at.q(block, 0).add(before + 4 * k);
-                dot(panels, SUB / 4 * (first + n) + k, q, 32, &mut dots[n]);
-            }
-        }
+    // SAFETY: as the caller promises.
+    let dots_of = |k: usize, dots: &mut [[__m512i; P]; T]| unsafe {
+        dot(panels, SUB / 4 * j + k, at.q(block, 0).add(before + 4 * k), 32 * at.stride(), dots);
+    };
+    four_times!(k, dots_of(k, &mut dots));
+    if SUB == 32 {
+        four_times!(k, dots_of(4 + k, &mut dots));
     }
-    for n in 0..N {
-        for t in 0..T {
-            // SAFETY: as the caller promises.
-            let dx = _mm512_set1_ps(unsafe { *at.d(block(n).0, t) });
-            for p in 0..P {
-                acc[t][p] = _mm512_add_ps(acc[t][p], term(&panels[p].d[first + n], dx, dots[n][t][p]));
-            }
+    for t in 0..T {
+        // SAFETY: as the caller promises.
+        let dx = _mm512_set1_ps(unsafe { *at.d(block, t) });
+        for p in 0..P {
+            acc[t][p] = _mm512_add_ps(acc[t][p], term(&panels[p].d[j], dx, dots[t][p]));
         }
     }
 }
+
 /// Terms of the minima of blocks of 32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub(super) fn minima<const P: usize>(panels: &[Panel; P], x: Tokens<'_>, acc: &mut [[[f32; 16]; P]]) {
     let at = x.blocks::<32>(acc.len());
     for (t, acc) in acc.iter_mut().enumerate() {
+        let mut state = [_mm512_setzero_ps(); P];
+        for p in 0..P {
+            state[p] = resume(x.earlier(), &acc[p]);
+        }
         for j in 0..x.values / 32 {
             // SAFETY: `blocks` has checked these tokens, two sums each.
             let (sum, dx) = unsafe {
@@ -104,10 +88,11 @@ pub(super) fn minima<const P: usize>(panels: &[Panel; P], x: Tokens<'_>, acc: &m
                 (i32::from(*sums) + i32::from(*sums.add(1)), _mm512_set1_ps(*at.d(j, t)))
             };
             for p in 0..P {
-                let term = term(&panels[p].d[8 + j], dx, _mm512_set1_epi32(sum));
-                let sum = _mm512_add_ps(load_f32(&acc[p]), term);
-                store_f32(&mut acc[p], sum);
+                state[p] = _mm512_add_ps(state[p], term(&panels[p].d[8 + j], dx, _mm512_set1_epi32(sum)));
             }
+        }
+        for p in 0..P {
+            store_f32(&mut acc[p], state[p]);
         }
     }
 }

@@ -7,7 +7,7 @@
 use super::fields::fields;
 pub(super) use super::sums::{
     add_dword_pairs, add_lane_pairs, add_lanes, add_products, first_dwords, four_blocks, fours, fours_apart,
-    in_order, last_dwords, sixteen_blocks,
+    last_dwords, sixteen_blocks,
 };
 use crate::activations::{ActKind, Acts};
 use crate::matmul::{Arranged, Tile};
@@ -230,7 +230,6 @@ fn arrange<L: Linear>(acts: &Acts, token: usize, mut parts: [&mut [u8]; 3], scal
     let per_block = (L::VALUES / len).max(1);
     let shared = L::TERMS / per_block;
     let mut scales = scales.as_chunks_mut::<4>().0.chunks_exact_mut(shared);
-    let together = per_block == 1 || acts.tokens == 1;
     for first in (0..acts.cols).step_by(L::VALUES) {
         let mut i = 0;
         let block = parts.each_mut().map(|place| {
@@ -238,21 +237,13 @@ fn arrange<L: Linear>(acts: &Acts, token: usize, mut parts: [&mut [u8]; 3], scal
             (*place, i) = (rest, i + 1);
             part
         });
-        let places = (first / len..).take(per_block).map(|block| block * acts.tokens + token);
-        for (at, scales) in places.clone().zip(&mut scales) {
-            scales.fill(acts.d[at].to_ne_bytes());
+        // What a block of weights meets lies together.
+        let at = acts.place(first / len, token, len);
+        for (d, scales) in acts.d[at..][..per_block].iter().zip(&mut scales) {
+            scales.fill(d.to_ne_bytes());
         }
-        if together {
-            let at = (first / len * acts.tokens + token) * len;
-            L::arrange(&acts.q[at..][..L::VALUES], &acts.sums[at / 16..][..L::VALUES / 16], block);
-            continue;
-        }
-        let (mut q, mut sums) = ([0; 256], [0; 16]);
-        for (i, at) in places.enumerate() {
-            q[i * len..][..len].copy_from_slice(&acts.q[at * len..][..len]);
-            sums[i * len / 16..][..len / 16].copy_from_slice(&acts.sums[at * len / 16..][..len / 16]);
-        }
-        L::arrange(&q[..L::VALUES], &sums[..L::VALUES / 16], block);
+        let at = at * len;
+        L::arrange(&acts.q[at..][..L::VALUES], &acts.sums[at / 16..][..L::VALUES / 16], block);
     }
 }
 

@@ -6,9 +6,10 @@
 
 use super::linear::{self, Linear};
 use super::load::Rows;
-use super::step::{self, Fetch, Tokens, has_minima};
+use super::step::{self, Fetch, Lanes, Tokens, has_minima};
 use crate::matmul::Tile;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// 16 rows of 256 values, lane = row.
 #[repr(C, align(64))]
@@ -112,6 +113,9 @@ pub(super) trait Format {
     const STEPS: Steps;
     /// Super-blocks without minima: what all codes are too large by. Such a type need not set [`Panel::sums`].
     const OFFSET: Option<i16> = None;
+    /// Super-blocks of 16 or 32: up to which bound of the activations the sums of all sub-blocks fit i16; `None` if most
+    /// activations are beyond it.
+    const NARROW: Option<u16> = None;
 
     /// Unpacks the next `values` values of 16 rows: 256, or for blocks of 32 any multiple of that up to 256.
     ///
@@ -156,6 +160,7 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
     let cols = tile.acts.cols;
     let minima = const { has_minima::<F>() };
     let mut panels = [Panel::ZERO; P];
+    let mut starts = [Lanes([0; 16]); TOKENS];
     let mut staged = std::mem::take(&mut tile.scratch.panel);
     let mut buffer = std::mem::take(&mut tile.scratch.acc);
     for first_token in (0..tile.acts.tokens).step_by(TOKENS) {
@@ -164,8 +169,6 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
         let (acc, accm) = sums.split_at_mut(tokens);
         for first_row in (0..tile.rows).step_by(16 * P) {
             let live = (tile.rows - first_row).min(16 * P);
-            acc.as_flattened_mut().as_flattened_mut().fill(0.0);
-            accm.as_flattened_mut().as_flattened_mut().fill(0.0);
             for (first, at) in (0..cols).step_by(256).zip((0..).step_by(F::BYTES)) {
                 let values = (cols - first).min(256);
                 for (p, panel) in panels[..live.div_ceil(16)].iter_mut().enumerate() {
@@ -190,59 +193,89 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
                 } else {
                     Fetch::new(next.wrapping_add(16 * P * at), 16 * P * F::BYTES, 1, 0, steps)
                 };
+                let mut x = Tokens::new(tile.acts, first, values, first_token);
+                step::starts::<F>(x, &mut starts[..tokens]);
+                x.starts = &starts[..tokens];
                 if minima {
-                    let x = Tokens::new(tile.acts, first, values, first_token);
                     step::minima::<F, P>(&panels, x, accm);
                 }
-                if first + 256 >= cols {
-                    // The results' lines are fetched while the last products are made.
-                    for t in 0..tokens {
-                        let (out, _) = tile.part(first_token + t, first_row, live);
-                        for line in out.chunks(16) {
-                            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+                let last = first + 256 >= cols;
+                for token in (0..tokens).step_by(T) {
+                    let count = T.min(tokens - token);
+                    if last {
+                        prefetch::<OUT_AHEAD>(tile, first_token + token, first_row..first_row + live, count);
+                    }
+                    match acc[token..].first_chunk_mut::<T>() {
+                        Some(acc) => step::step::<F, P, T>(&panels, x.skip(token), &mut fetch, acc),
+                        None => {
+                            for (t, acc) in (token..).zip(&mut acc[token..]) {
+                                let acc = std::array::from_mut(acc);
+                                step::step::<F, P, 1>(&panels, x.skip(t), &mut fetch, acc);
+                            }
                         }
                     }
-                }
-                let x = |t| Tokens::new(tile.acts, first, values, first_token + t);
-                let (whole, rest) = acc.as_chunks_mut::<T>();
-                for (i, acc) in whole.iter_mut().enumerate() {
-                    step::step::<F, P, T>(&panels, x(i * T), &mut fetch, acc);
-                }
-                for (i, acc) in rest.iter_mut().enumerate() {
-                    step::step::<F, P, 1>(
-                        &panels,
-                        x(tokens - tokens % T + i),
-                        &mut fetch,
-                        std::array::from_mut(acc),
-                    );
+                    if last {
+                        for t in token..token + count {
+                            let minima = accm.get(t);
+                            store(tile, first_token + t, first_row..first_row + live, &acc[t], minima);
+                        }
+                    }
                 }
             }
-            for t in 0..tokens {
-                for (p, row) in (0..live).step_by(16).enumerate() {
-                    let mut sum = step::load_f32(&acc[t][p]);
-                    if minima {
-                        sum = _mm512_sub_ps(sum, step::load_f32(&accm[t][p]));
-                    }
-                    let rows = (live - row).min(16);
-                    let (out, bias) = tile.part(first_token + t, first_row + row, rows);
-                    let there = (1u32 << rows) - 1;
-                    // SAFETY: as many floats as the mask has bits.
-                    unsafe {
-                        if let Some(bias) = bias {
-                            sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(there as u16, bias.as_ptr()));
-                        }
-                        if rows == 16 {
-                            _mm512_storeu_ps(out.as_mut_ptr(), sum);
-                        } else {
-                            _mm512_mask_storeu_ps(out.as_mut_ptr(), there as u16, sum);
-                        }
-                    }
+            if cols == 0 {
+                for t in 0..tokens {
+                    let zero = [[0.0; 16]; P];
+                    store(tile, first_token + t, first_row..first_row + live, &zero, None);
                 }
             }
         }
     }
     tile.scratch.acc = buffer;
     tile.scratch.panel = staged;
+}
+
+/// Tokens between those whose results' lines are fetched and those that are at work.
+const OUT_AHEAD: usize = 8;
+
+/// Fetches the lines of the results of `count` tokens, `AHEAD` after `token`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch<const AHEAD: usize>(tile: &mut Tile<'_>, token: usize, rows: Range<usize>, count: usize) {
+    let tokens = tile.acts.tokens;
+    for token in (token + AHEAD..tokens).take(count) {
+        let (out, _) = tile.part(token, rows.start, rows.len());
+        for line in out.chunks(16) {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+    }
+}
+
+/// Stores what has been summed up for some rows and a token.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn store<const P: usize>(
+    tile: &mut Tile<'_>,
+    token: usize,
+    rows: Range<usize>,
+    acc: &[[f32; 16]; P],
+    minima: Option<&[[f32; 16]; P]>,
+) {
+    let (out, bias) = tile.part(token, rows.start, rows.len());
+    for (p, out) in out.chunks_mut(16).enumerate() {
+        let mut sum = step::load_f32(&acc[p]);
+        if let Some(minima) = minima {
+            sum = _mm512_sub_ps(sum, step::load_f32(&minima[p]));
+        }
+        let there = ((1u32 << out.len()) - 1) as u16;
+        // SAFETY: as many floats as the mask has bits.
+        unsafe {
+            if let Some(bias) = bias {
+                let bias = _mm512_maskz_loadu_ps(there, bias[16 * p..][..out.len()].as_ptr());
+                sum = _mm512_add_ps(sum, bias);
+            }
+            _mm512_mask_storeu_ps(out.as_mut_ptr(), there, sum);
+        }
+    }
 }
 
 /// Accumulators of `count` tokens, aligned in memory.

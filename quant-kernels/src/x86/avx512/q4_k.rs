@@ -21,6 +21,7 @@ struct Q4K;
 impl Format for Q4K {
     const BYTES: usize = 144;
     const STEPS: Steps = Steps::Super { sub: 32, minima: true };
+    const NARROW: Option<u16> = Some(i16::MAX as u16 / 15);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

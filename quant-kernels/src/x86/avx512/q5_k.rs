@@ -19,6 +19,7 @@ struct Q5K;
 impl Format for Q5K {
     const BYTES: usize = 176;
     const STEPS: Steps = Steps::Super { sub: 32, minima: true };
+    const NARROW: Option<u16> = Some(i16::MAX as u16 / 31);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

@@ -21,6 +21,7 @@ impl Format for Q6K {
     const BYTES: usize = 210;
     const STEPS: Steps = Steps::Super { sub: 16, minima: false };
     const OFFSET: Option<i16> = Some(32);
+    const NARROW: Option<u16> = Some(i16::MAX as u16 / 32);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

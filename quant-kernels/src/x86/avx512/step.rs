@@ -18,32 +18,55 @@ pub(super) struct Tokens<'a> {
     pub values: usize,
     /// The first token.
     token: usize,
+    /// Where the integer sums of its sub-blocks begin, and those of the tokens after it ([`starts`]).
+    pub starts: &'a [Lanes],
 }
 
 impl<'a> Tokens<'a> {
     /// `values` values from `first` on of the tokens from `token` on.
     pub fn new(acts: &'a Acts, first: usize, values: usize, token: usize) -> Self {
         assert!(values <= 256, "a step has at most 256 values");
-        Self { acts, first, values, token }
+        Self { acts, first, values, token, starts: &[] }
+    }
+
+    /// The tokens from the `count`-th of these on.
+    #[inline]
+    pub fn skip(self, count: usize) -> Self {
+        Self { token: self.token + count, starts: &self.starts[count..], ..self }
+    }
+
+    /// The largest bound of sums over `SUB` codes of `count` tokens.
+    #[inline]
+    pub fn reach<const SUB: usize>(self, count: usize) -> u16 {
+        let at = self.acts.place(self.first / 256, self.token, 256);
+        let reach = self.acts.reach[at..][..count].iter();
+        reach.map(|reach| if SUB == 16 { reach.of_16 } else { reach.one_sign_of_32 }).max().unwrap_or(0)
+    }
+
+    /// The lanes in which accumulators hold sums of earlier values: none, or all.
+    #[inline]
+    pub fn earlier(self) -> __mmask16 {
+        if self.first == 0 { 0 } else { !0 }
     }
 
     /// Where the blocks of `LEN` values are; `count` tokens are checked to be there.
     #[inline]
     pub fn blocks<const LEN: usize>(self, count: usize) -> Blocks<LEN> {
-        let tokens = self.acts.tokens;
-        let at = self.first / LEN * tokens + self.token;
-        let end = at + (self.values / LEN).saturating_sub(1) * tokens + count;
+        // Whole steps but for the last columns, which are a group of their own too.
+        let stride = self.values / LEN;
+        let at = self.first / LEN * self.acts.tokens + self.token * stride;
+        let end = at + count * stride;
         assert!(
             end * LEN <= self.acts.q.len()
                 && end * (LEN / 16) <= self.acts.sums.len()
-                && end <= self.acts.d.len(),
+                && (LEN == 16 || end <= self.acts.d.len()),
             "activations too short"
         );
         Blocks {
             q: self.acts.q.as_ptr().wrapping_add(at * LEN),
             sums: self.acts.sums.as_ptr().wrapping_add(at * (LEN / 16)),
             d: self.acts.d.as_ptr().wrapping_add(at),
-            tokens,
+            stride,
         }
     }
 }
@@ -54,27 +77,33 @@ pub(super) struct Blocks<const LEN: usize> {
     q: *const i8,
     sums: *const i16,
     d: *const f32,
-    /// Blocks from one block of a token to its next.
-    tokens: usize,
+    /// Blocks from one token to the next.
+    stride: usize,
 }
 
 impl<const LEN: usize> Blocks<LEN> {
-    /// Codes of a block of a token; a token's block is `LEN` values after that of the token before it.
+    /// Codes of a block of a token.
     #[inline]
     pub fn q(self, block: usize, token: usize) -> *const i8 {
-        self.q.wrapping_add((block * self.tokens + token) * LEN)
+        self.q.wrapping_add((block + token * self.stride()) * LEN)
     }
 
     /// Sums of 16 codes.
     #[inline]
     pub fn sums(self, block: usize, token: usize) -> *const i16 {
-        self.sums.wrapping_add((block * self.tokens + token) * (LEN / 16))
+        self.sums.wrapping_add((block + token * self.stride()) * (LEN / 16))
     }
 
     /// The scale.
     #[inline]
     pub fn d(self, block: usize, token: usize) -> *const f32 {
-        self.d.wrapping_add(block * self.tokens + token)
+        self.d.wrapping_add(block + token * self.stride())
+    }
+
+    /// Blocks from one token to the next.
+    #[inline]
+    pub fn stride(self) -> usize {
+        if LEN == 256 { 1 } else { self.stride }
     }
 }
 
@@ -142,6 +171,14 @@ pub(super) fn load_f32(v: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(v.as_ptr()) }
 }
 
+/// What accumulators hold, where `earlier` says that they hold something; else +0.0.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn resume(earlier: __mmask16, acc: &[f32; 16]) -> __m512 {
+    // SAFETY: 64 bytes.
+    unsafe { _mm512_maskz_loadu_ps(earlier, acc.as_ptr()) }
+}
+
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn store_f32(v: &mut [f32; 16], value: __m512) {
@@ -159,12 +196,41 @@ pub(super) fn step<F: Format, const P: usize, const T: usize>(
     acc: &mut [[[f32; 16]; P]; T],
 ) {
     match F::STEPS {
-        Steps::Blocks { sub: 16, offset, .. } => blocks::step::<P, T, 16>(panels, x, fetch, acc, offset),
-        Steps::Blocks { offset, .. } => blocks::step::<P, T, 32>(panels, x, fetch, acc, offset),
-        Steps::Super { sub: 16, .. } => super_blocks::step::<F, P, T, 16>(panels, x, fetch, acc),
+        Steps::Blocks { sub: 16, .. } => blocks::step::<P, T, 16>(panels, x, fetch, acc),
+        Steps::Blocks { .. } => blocks::step::<P, T, 32>(panels, x, fetch, acc),
+        Steps::Super { sub: 16, .. } => super_blocks::pair_step::<F, P, T, 16>(panels, x, fetch, acc),
         Steps::Super { sub: 256, .. } => super_blocks::scaled_codes::<F, P, T>(panels, x, fetch, acc),
-        Steps::Super { .. } => super_blocks::step::<F, P, T, 32>(panels, x, fetch, acc),
-        Steps::Wide => super_blocks::wide_step::<F, P, T>(panels, x, fetch, acc),
+        Steps::Super { .. } => super_blocks::pair_step::<F, P, T, 32>(panels, x, fetch, acc),
+        Steps::Wide => super_blocks::wide_step::<F, P, T, 32>(panels, x, fetch, acc),
+    }
+}
+
+/// Where the integer sums of tokens' sub-blocks begin, for types whose codes have an offset: they take off what the offset
+/// adds too much.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn starts<F: Format>(x: Tokens<'_>, out: &mut [Lanes]) {
+    let (sub, offset) = match F::STEPS {
+        Steps::Blocks { sub, offset, .. } => (sub, offset),
+        Steps::Super { sub: 256, .. } => return,
+        Steps::Super { sub, .. } => (sub, F::OFFSET.unwrap_or(0)),
+        Steps::Wide => (32, F::OFFSET.unwrap_or(0)),
+    };
+    if offset == 0 {
+        return;
+    }
+    let count = x.values / 16;
+    let at = x.blocks::<16>(out.len());
+    for (t, out) in out.iter_mut().enumerate() {
+        // SAFETY: `blocks` has checked the sums.
+        *out = unsafe {
+            let sums = at.sums(0, t);
+            if sub == 16 {
+                starts_of::<16>(sums, count, offset)
+            } else {
+                starts_of::<32>(sums, count, offset)
+            }
+        };
     }
 }
 
@@ -189,23 +255,72 @@ pub(super) fn minima<F: Format, const P: usize>(
     }
 }
 
-/// `vpdpbusd`, kept where it is written: the compiler would order products by accumulator, one waiting for another.
+/// Something of 64 bytes that is broadcast lane by lane.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+pub(super) struct Lanes(pub [i32; 16]);
+
+/// The same for one token, from `count` sums of 16 activations, at most 16.
+///
+/// # Safety
+/// The sums can be read.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn dpbusd(sum: __m512i, codes: __m512i, x: __m512i) -> __m512i {
-    let mut sum = sum;
-    // SAFETY: touches registers only.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn starts_of<const SUB: usize>(sums: *const i16, count: usize, offset: i16) -> Lanes {
+    let mut lanes = Lanes([0; 16]);
+    // SAFETY: the caller vouches for the sums; stores of 64 bytes.
     unsafe {
-        asm!(
-            "vpdpbusd {sum}, {codes}, {x}",
-            sum = inout(zmm_reg) sum,
-            codes = in(zmm_reg) codes,
-            x = in(zmm_reg) x,
-            options(nomem, nostack, preserves_flags),
-        );
+        let sums = _mm256_maskz_loadu_epi16(((1u32 << count) - 1) as u16, sums);
+        let products = if SUB == 32 {
+            _mm512_zextsi256_si512(_mm256_madd_epi16(sums, _mm256_set1_epi16(-offset)))
+        } else {
+            _mm512_mullo_epi32(_mm512_cvtepi16_epi32(sums), _mm512_set1_epi32((-offset).into()))
+        };
+        _mm512_store_si512(lanes.0.as_mut_ptr().cast(), products);
     }
-    sum
+    lanes
 }
+
+/// A product instruction, kept as and where it is written: the compiler would order products by accumulator, one waiting
+/// for another, and split those of words into two instructions.
+macro_rules! product {
+    ($name:ident, $instruction:literal) => {
+        #[doc = concat!("`", $instruction, "`: the sum, with the products of `a` and `b` added.")]
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+        pub(super) fn $name(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+            let mut sum = sum;
+            // SAFETY: touches registers only.
+            unsafe {
+                asm!(
+                    concat!($instruction, " {sum}, {a}, {b}"),
+                    sum = inout(zmm_reg) sum,
+                    a = in(zmm_reg) a,
+                    b = in(zmm_reg) b,
+                    options(nomem, nostack, preserves_flags),
+                );
+            }
+            sum
+        }
+    };
+}
+
+product!(dpbusd, "vpdpbusd");
+product!(dpwssd, "vpdpwssd");
+
+/// Writes `$body` out for `$k` from 0 to 3: the compiler leaves loops around assembly as they are.
+macro_rules! four_times {
+    ($k:ident, $body:expr) => {
+        four_times!(@ $k, $body, 0, 1, 2, 3)
+    };
+    (@ $k:ident, $body:expr, $($value:literal),+) => {
+        $({
+            let $k = $value;
+            $body
+        })+
+    };
+}
+pub(super) use four_times;
 
 /// Adds the products of four values, quad `k` of the panels and the codes at `q` of tokens that are `stride` apart.
 ///
