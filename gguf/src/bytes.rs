@@ -89,6 +89,18 @@ impl Bytes {
     }
 }
 
+impl Bytes {
+    /// Asks the system to map all pages of these bytes now, reading from disk what is not in memory yet. For bytes
+    /// that are about to be read from end to end: one call costs a fraction of the faults of a first use. A hint:
+    /// it can't fail, and does nothing for memory of one's own or where the system has no such call.
+    pub fn prefault(&self) {
+        #[cfg(feature = "mmap")]
+        if let Memory::Mapped(map) = &self.memory {
+            map.prefault(self.range.clone());
+        }
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
 
@@ -163,6 +175,21 @@ mod tests {
         let reversed = 3..2;
         assert!(middle.slice(reversed).is_none());
         assert_eq!(middle.slice(4..4).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn prefault_leaves_bytes_as_they_are() {
+        let path = std::env::temp_dir().join(format!("quant-gguf-prefault-{}", std::process::id()));
+        let content: Vec<u8> = (0..100_000u32).map(|i| (i * 7) as u8).collect();
+        fs::write(&path, &content).unwrap();
+        let all = Bytes::open(&path).unwrap();
+        for range in [0..0, 5..5000, 4096..8192, 99_999..100_000, 0..100_000] {
+            let part = all.slice(range.clone()).unwrap();
+            part.prefault();
+            assert_eq!(*part, content[range]);
+        }
+        fs::remove_file(&path).unwrap();
+        Bytes::from(content).prefault();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 /// A file, mapped read-only.
 pub(crate) struct Map(memmap2::Mmap);
@@ -17,6 +17,15 @@ impl Map {
         // shortened one ends the process by a signal, but neither leads outside the mapping.
         let map = unsafe { memmap2::Mmap::map(file) }?;
         Ok(Self(map))
+    }
+
+    /// Asks for the pages of a range; see `Bytes::prefault`.
+    pub(crate) fn prefault(&self, range: Range<usize>) {
+        // Linux before 5.14 and other systems refuse: pages come at first use then.
+        #[cfg(target_os = "linux")]
+        let _ = self.0.advise_range(memmap2::Advice::PopulateRead, range.start, range.len());
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
     }
 }
 

@@ -85,10 +85,17 @@ impl Pool {
     }
 }
 
-/// Blocks of a slab under a budget.
+/// Blocks of a slab under a budget: as few as fill huge pages with little left over, if they fit in its share.
 pub(crate) fn blocks_per_slab(block_bytes: usize, budget: usize) -> usize {
     let block_bytes = block_bytes.max(1);
-    HUGE.div_ceil(block_bytes).min(budget / SLABS / block_bytes).max(1)
+    let most = (budget / SLABS / block_bytes).max(1);
+    let least = HUGE.div_ceil(block_bytes).min(most);
+    // Left over in 32nds of the slab.
+    let left_over = |blocks: &usize| {
+        let bytes = blocks.saturating_mul(block_bytes);
+        (bytes.div_ceil(HUGE).saturating_mul(HUGE) - bytes).saturating_mul(32) / bytes
+    };
+    (least..=most.min(least.saturating_mul(8))).min_by_key(left_over).unwrap_or(least)
 }
 
 impl Arena {
@@ -356,12 +363,14 @@ impl Slab {
     #[cfg(feature = "mmap")]
     fn map(bytes: usize) -> Option<Self> {
         let mut map = memmap2::MmapMut::map_anon(bytes.checked_add(HUGE)?).ok()?;
-        // A system without huge pages refuses; the memory is as good, only slower.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
         let start = map.as_mut_ptr();
+        let skipped = start.align_offset(HUGE) % HUGE;
+        // What is left of a huge page at the end would be memory that nobody counts, so it is none. A system without
+        // huge pages refuses; the memory is as good, only slower.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise_range(memmap2::Advice::HugePage, skipped, bytes / HUGE * HUGE);
         // SAFETY: less than `HUGE` bytes are skipped, and the mapping is that much longer than `bytes`.
-        let base = NonNull::new(unsafe { start.add(start.align_offset(HUGE) % HUGE) })?;
+        let base = NonNull::new(unsafe { start.add(skipped) })?;
         Some(Self { base, bytes, owner: Owner::Map(map), used: 0 })
     }
 }

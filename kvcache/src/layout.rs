@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Layers at either end that get the policy's further bits.
 const BOUNDARY_LAYERS: usize = 2;
+/// But no more than one of so many, so that a model of few layers does not consist of them.
+const BOUNDARY_SHARE: usize = 6;
 
 /// What one layer remembers per position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -199,7 +201,8 @@ impl Layout {
             (0..layers.len()).filter(|&i| layers[i].source.is_none() && layers[i].state == 0).collect();
         let at_the_ends = |layer: usize| {
             let at = own.partition_point(|&other| other < layer);
-            at < BOUNDARY_LAYERS || at + BOUNDARY_LAYERS >= own.len()
+            let each = BOUNDARY_LAYERS.min(own.len() / BOUNDARY_SHARE);
+            at < each || at + each >= own.len()
         };
         let mut maker = Maker::new(layers.len());
         let mut groups = Vec::with_capacity(members.len());

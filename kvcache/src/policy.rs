@@ -117,7 +117,8 @@ pub struct Policy {
     pub window: usize,
     /// Positions at the beginning of a sequence that are kept at 8 bits; whole pages.
     pub sinks: usize,
-    /// Bits that codecs have more on the first two and the last two layers.
+    /// Bits that codecs have more on the first two and the last two layers; of fewer than twelve layers on one at either
+    /// end, of fewer than six on none.
     pub boundary: usize,
     /// Layers with a sliding window of up to [`presets::SLIDING_F16`] positions stay in f16.
     pub sliding_f16: bool,

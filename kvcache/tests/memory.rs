@@ -24,6 +24,19 @@ fn a_long_context_takes_four_tenths_of_f16_under_auto() {
 }
 
 #[test]
+fn layers_at_the_ends_get_more_bits_if_there_are_enough_others() {
+    let bytes = |layers: usize, policy: &str| {
+        let shape = LayerShape { kv_heads: 2, key_dim: 64, value_dim: 64 };
+        KvCache::new(vec![shape; layers], policy.parse::<Policy>().unwrap(), 0).unwrap().page_bytes()
+    };
+    let (few, many) = (bytes(1, "k=4,v=4"), bytes(1, "k=6,v=6"));
+    for (layers, raised) in [(1, 0), (5, 0), (6, 2), (11, 2), (12, 4), (40, 4)] {
+        let expected = (layers - raised) * few + raised * many;
+        assert_eq!(bytes(layers, "k=4,v=4,boundary=2"), expected, "{layers} layers");
+    }
+}
+
+#[test]
 fn what_was_planned_is_enough_and_is_kept() {
     for policy in ["f32", "f16", "8", "auto", "2.4", "k=4,v=q8_0,window=256", "tiers=8@0/4@256/2@512"] {
         let policy: Policy = policy.parse().unwrap();
@@ -94,7 +107,7 @@ fn hostile_numbers_are_refused() {
     assert!(matches!(KvCache::new(small_llama(), wrong, 0), Err(Error::PolicyParts { .. })));
     let odd = LayerShape { kv_heads: 1, key_dim: 40, value_dim: 40 };
     let error = KvCache::new(vec![odd], "4".parse::<Policy>().unwrap(), 0).unwrap_err();
-    assert!(error.to_string().contains("layer 0: keys can't be kept in the codec planes-6"), "{error}");
+    assert!(error.to_string().contains("layer 0: keys can't be kept in the codec planes-4"), "{error}");
 }
 
 #[test]

@@ -2,15 +2,15 @@
 
 use crate::backend::Backend;
 use crate::sample::Pieces;
-use crate::{Error, SamplerConfig};
+use crate::{Error, SamplerConfig, memory};
 use quant_gguf::Gguf;
-use quant_kernels::Isa;
+use quant_kernels::{Isa, Parallel};
 use quant_kvcache::KvCache;
 use quant_models::{Context, Decoder, ModelInfo, NoProbe, Span};
 use quant_tokenizer::{DecoderState, Tokenizer};
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 /// A model, shared by any number of engines. It is immutable, and its weights stay where they are in the file.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Model {
     decoder: Decoder,
     /// A file without a vocabulary that we read still computes logits.
     tokenizer: Result<Tokenizer, Arc<quant_tokenizer::Error>>,
+    prefaulted: Once,
 }
 
 impl Model {
@@ -37,7 +38,14 @@ impl Model {
     pub fn from_gguf(file: Gguf) -> Result<Arc<Self>, Error> {
         let decoder = quant_models::load(&file)?;
         let tokenizer = Tokenizer::from_gguf(&file).map_err(Arc::new);
-        Ok(Arc::new(Self { file, decoder, tokenizer }))
+        Ok(Arc::new(Self { file, decoder, tokenizer, prefaulted: Once::new() }))
+    }
+
+    /// Has the weights mapped before their first use, once, unless that could drive other things out of memory.
+    pub(crate) fn prefault(&self, parallel: &dyn Parallel) {
+        if self.decoder.dense_bytes() <= memory::available_bytes() / 2 {
+            self.prefaulted.call_once(|| self.decoder.prefault(parallel));
+        }
     }
 
     /// Shape and size.

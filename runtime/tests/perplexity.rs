@@ -2,7 +2,9 @@
 #![allow(clippy::print_stdout, reason = "the figure is what a reader of the test wants")]
 
 use quant_kvcache::KvCache;
-use quant_runtime::quality::{Chunks, LogitsReader, LogitsWriter, Measured, Reference, measure};
+use quant_runtime::quality::{
+    Chunks, LogitsReader, LogitsWriter, Measured, Reference, compare_saved, measure,
+};
 use quant_runtime::{Activations, Engine, EngineOptions, Error, Model, Policy};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -91,6 +93,23 @@ fn a_saved_run_is_the_same_reference() {
     assert!(divergence.top1_agreement > 0.99 && divergence.perplexity_change.abs() < 3e-3, "{divergence:?}");
     // 16 bits an element, 6 layers of 2 heads of 64
     assert_eq!(beside.candidates[0].kv.used_bytes, CONTEXT * 6 * 2 * 2 * 64 * 2);
+
+    // two saved runs are compared alike
+    let other = folder.join("candidate.logits");
+    let mut writer = LogitsWriter::create(&other, &chunks, vocabulary).unwrap();
+    measure(&chunks, vocabulary, None, &mut [engine(&model, Policy::F16)], Some(&mut writer), go).unwrap();
+    writer.finish().unwrap();
+    let open = |path: &Path| LogitsReader::open(path).unwrap();
+    let files = compare_saved(&mut open(&path), &mut open(&other)).unwrap();
+    assert_eq!(files.reference.unwrap().perplexity, beside.reference.unwrap().perplexity);
+    assert_eq!(files.candidates[0].perplexity, beside_quality.perplexity);
+    assert_eq!(files.candidates[0].divergence, beside_quality.divergence);
+    let half = Chunks::new(&model, text[..CONTEXT].to_vec(), CONTEXT, None).unwrap();
+    let mut writer = LogitsWriter::create(&other, &half, vocabulary).unwrap();
+    measure(&half, vocabulary, None, &mut [engine(&model, Policy::F16)], Some(&mut writer), go).unwrap();
+    writer.finish().unwrap();
+    let error = compare_saved(&mut open(&path), &mut open(&other)).unwrap_err();
+    assert!(matches!(error, Error::LogitsFile { .. }), "{error}");
 
     // one chunk of the file serves too; another text does not, nor a file that was changed
     let fewer = Chunks::new(&model, text.clone(), CONTEXT, Some(1)).unwrap();

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::context::{Angles, Batch, Context, Entry};
 use crate::layer::RmsNorm;
 use crate::matrix::Linear;
-use crate::rows::{TILE_ROWS, for_each, lock, sized};
+use crate::rows::{TILE_ROWS, for_each, lock, sized, take};
 use quant_kernels::attention::{
     AttentionScratch, AttentionTask, KeyPage, PAGE, QueryVariants, ValueDomains, ValuePage, attend,
     attend_span, merge_spans,
@@ -64,13 +64,6 @@ struct Task {
 /// Buffers of attention layers.
 #[derive(Debug, Default)]
 pub(crate) struct AttentionBuffers {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    /// Outputs in the order of tasks: `[span][kv_head][token][group][value_dim]`.
-    heads: Vec<f32>,
-    /// Outputs in the order of rows: `[row][head][value_dim]`.
-    rows: Vec<f32>,
     tasks: Vec<Task>,
     /// Where tasks are split by spans of positions: task and span, and results in the same order.
     units: Vec<(usize, usize)>,
@@ -129,9 +122,13 @@ impl Attention {
     ) -> Result<(), Error> {
         let Context { kernels, parallel, activations, matmul, batch, buffers, attention, .. } = cx;
         let (isa, parallel, rows) = (kernels.isa(), &**parallel, batch.rows());
-        let q = sized(&mut attention.q, rows * self.q.rows());
-        let k = sized(&mut attention.k, rows * self.k.rows());
-        let v = sized(&mut attention.v, rows * self.v.rows());
+        let widths = [self.q.rows(), self.k.rows(), self.v.rows(), self.output.cols()];
+        // The outputs in the order of rows take the place of the queries.
+        let first = widths[0].max(widths[3]);
+        let mut work = sized(&mut buffers.work, rows * (first + widths[1..].iter().sum::<usize>()));
+        let queries = take(&mut work, rows * first);
+        let [k, v, heads] = [1, 2, 3].map(|i| take(&mut work, rows * widths[i]));
+        let q = &mut queries[..rows * widths[0]];
         let x = norm.of(&buffers.stream[..rows * self.q.cols()]);
         let mut projections = [self.q.projection(q)?, self.k.projection(k)?, self.v.projection(v)?];
         kernels.matmul(parallel, matmul, *activations, x, rows, &mut projections)?;
@@ -151,11 +148,12 @@ impl Attention {
             }
         }
         cache.seal(isa, parallel, layer, batch.entries.iter().map(|entry| entry.sequence))?;
-        self.attend(layer, isa, parallel, batch, attention, cache)?;
+        self.attend(layer, (isa, parallel), batch, attention, cache, (q, heads))?;
+        let mixed = &mut queries[..rows * widths[3]];
+        self.order_rows(parallel, batch, heads, mixed);
 
         let out = sized(&mut buffers.branch, rows * self.output.rows());
-        let mixed = &attention.rows[..rows * self.output.cols()];
-        kernels.matmul(parallel, matmul, *activations, mixed, rows, &mut [self.output.projection(out)?])?;
+        kernels.matmul(parallel, matmul, *activations, &*mixed, rows, &mut [self.output.projection(out)?])?;
         Ok(())
     }
 
@@ -190,19 +188,18 @@ impl Attention {
         });
     }
 
+    /// From queries, `[row][head][key_dim]`, to `heads`, in the order of tasks:
+    /// `[span][kv_head][token][group][value_dim]`.
     fn attend(
         &self,
         layer: usize,
-        isa: Isa,
-        parallel: &dyn Parallel,
+        (isa, parallel): (Isa, &dyn Parallel),
         batch: &Batch,
         buffers: &mut AttentionBuffers,
         cache: &KvCache,
+        (q, heads): (&[f32], &mut [f32]),
     ) -> Result<(), Error> {
         let AttentionBuffers {
-            q,
-            heads,
-            rows,
             tasks,
             units,
             partials,
@@ -211,7 +208,6 @@ impl Attention {
             key_pages,
             value_pages,
             workers,
-            ..
         } = buffers;
         let mut keys = recycle(mem::take(key_pages));
         let mut values = recycle(mem::take(value_pages));
@@ -220,7 +216,6 @@ impl Attention {
         let turned = self.turned_queries(tasks, turned);
         workers.resize_with(workers.len().max(parallel.threads()), Mutex::default);
 
-        let heads = sized(heads, batch.rows() * self.output.cols());
         let domains = cache.domains(layer);
         let kernel_task = |(i, task): (usize, &Task)| {
             let count = batch.turned.len();
@@ -256,7 +251,6 @@ impl Attention {
         }
         *key_pages = recycle(keys);
         *value_pages = recycle(values);
-        self.order_rows(batch, heads, sized(rows, batch.rows() * self.output.cols()));
         Ok(())
     }
 
@@ -342,17 +336,19 @@ impl Attention {
     }
 
     /// From the order of tasks, `[span][kv_head][token][group][value_dim]`, to `[row][head][value_dim]`.
-    fn order_rows(&self, batch: &Batch, heads: &[f32], rows: &mut [f32]) {
+    fn order_rows(&self, parallel: &dyn Parallel, batch: &Batch, heads: &[f32], rows: &mut [f32]) {
         let (width, group_width) = (self.output.cols(), self.group() * self.value_dim);
         for entry in &batch.entries {
             let span = entry.first_row * width..(entry.first_row + entry.tokens) * width;
             let heads = &heads[span.clone()];
-            for (token, row) in rows[span].chunks_exact_mut(width).enumerate() {
-                for (kv_head, out) in row.chunks_exact_mut(group_width).enumerate() {
-                    let at = (kv_head * entry.tokens + token) * group_width;
-                    out.copy_from_slice(&heads[at..][..group_width]);
+            for_each(parallel, rows[span].chunks_mut(TILE_ROWS * width).enumerate(), |_, (tile, rows)| {
+                for (token, row) in (tile * TILE_ROWS..).zip(rows.chunks_exact_mut(width)) {
+                    for (kv_head, out) in row.chunks_exact_mut(group_width).enumerate() {
+                        let at = (kv_head * entry.tokens + token) * group_width;
+                        out.copy_from_slice(&heads[at..][..group_width]);
+                    }
                 }
-            }
+            });
         }
     }
 }
@@ -373,13 +369,6 @@ fn list_turned(cache: &KvCache, tasks: &[Task], pages: usize, of_page: &mut Vec<
         }
     }
     Ok(())
-}
-
-/// Splits the first `len` values off.
-fn take<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
-    let (first, after) = mem::take(rest).split_at_mut(len);
-    *rest = after;
-    first
 }
 
 /// An empty list of the same pages of another lifetime, in the same memory.

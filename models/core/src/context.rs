@@ -144,6 +144,6 @@ pub(crate) struct Buffers {
     pub stream: Vec<f32>,
     /// Output of a mixer or feed-forward part.
     pub branch: Vec<f32>,
-    pub gate: Vec<f32>,
-    pub up: Vec<f32>,
+    /// What one part needs while it runs; nothing in it outlives the part, so that all parts share the memory.
+    pub work: Vec<f32>,
 }

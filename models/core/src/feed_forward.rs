@@ -34,8 +34,7 @@ impl GatedMlp {
         let Context { kernels, parallel, activations, matmul, buffers, .. } = cx;
         let (isa, parallel) = (kernels.isa(), &**parallel);
         let n_ff = self.gate.rows();
-        let gate = sized(&mut buffers.gate, rows * n_ff);
-        let up = sized(&mut buffers.up, rows * n_ff);
+        let (gate, up) = sized(&mut buffers.work, 2 * rows * n_ff).split_at_mut(rows * n_ff);
         let x = norm.of(&buffers.stream[..rows * self.gate.cols()]);
         let mut projections = [self.gate.projection(gate)?, self.up.projection(up)?];
         kernels.matmul(parallel, matmul, *activations, x, rows, &mut projections)?;

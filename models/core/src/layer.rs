@@ -2,6 +2,7 @@
 
 use crate::attention::Attention;
 use crate::feed_forward::GatedMlp;
+use crate::matrix::{Linear, Matrix};
 use quant_kernels::activations::{Input, Norm};
 
 /// Root-mean-square norm.
@@ -50,6 +51,14 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// The matrices that every pass reads from end to end.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let Mixer::Attention(attention) = &self.mixer;
+        let FeedForward::Gated(mlp) = &self.feed_forward;
+        let attention = [&attention.q, &attention.k, &attention.v, &attention.output];
+        attention.into_iter().chain([&mlp.gate, &mlp.up, &mlp.down]).map(Linear::matrix)
+    }
+
     /// Whether every part takes and gives rows of `n_embd` values and refers to ropes that exist.
     pub(crate) fn fits(
         &self,

@@ -43,6 +43,11 @@ impl Matrix {
         self.bytes.len() as u64
     }
 
+    /// Has the system map the weights; see [`Bytes::prefault`].
+    pub(crate) fn prefault(&self) {
+        self.bytes.prefault();
+    }
+
     /// As the kernels take it.
     ///
     /// # Errors

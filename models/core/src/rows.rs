@@ -1,6 +1,7 @@
 //! Splitting row-wise work over workers, safely: every task claims items of its own from one iterator.
 
 use quant_kernels::Parallel;
+use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Rows of a task of the element-wise operations: fixed, so that nothing depends on the number of workers.
@@ -25,6 +26,13 @@ where
             work(worker, item);
         }
     });
+}
+
+/// Splits the first `len` values off.
+pub(crate) fn take<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    let (first, after) = mem::take(rest).split_at_mut(len);
+    *rest = after;
+    first
 }
 
 /// Locks; a panic of another worker is reported by [`Parallel::run`], not here.

@@ -133,6 +133,19 @@ impl LogitsReader {
         &self.ids
     }
 
+    /// Logits of a row.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// Checks that two files are of the same chunks.
+    pub(super) fn matches(&self, other: &Self) -> Result<(), Error> {
+        if (self.vocabulary, self.context, &self.ids) == (other.vocabulary, other.context, &other.ids) {
+            return Ok(());
+        }
+        Err(bad(&self.path, "it is of another text or vocabulary than the other file"))
+    }
+
     /// Checks that the file was made from these chunks; it may hold more.
     pub(super) fn check(&self, chunks: &Chunks, vocabulary: usize) -> Result<(), Error> {
         let mismatch = if self.vocabulary != vocabulary {

@@ -121,6 +121,34 @@ pub fn measure(
     }))
 }
 
+/// The same for two runs that were saved, by whatever engine: how far `candidate` is from `reference`. Neither has a
+/// KV cache to tell of.
+///
+/// # Errors
+/// [`Error::LogitsFile`] if they are not of the same text in the same chunks, or damaged; [`Error::Io`].
+pub fn compare_saved(reference: &mut LogitsReader, candidate: &mut LogitsReader) -> Result<Measured, Error> {
+    candidate.matches(reference)?;
+    let vocabulary = reference.vocabulary();
+    let mut rows = Rows { vocabulary, logits: Vec::new(), heads: Vec::new() };
+    let mut of_reference = Gathered::default();
+    let mut of_candidate = Gathered::default();
+    let mut row = vec![0.0; vocabulary];
+    for chunk in reference.ids().to_vec().chunks_exact(reference.context()) {
+        for &next in chunk.get(chunk.len() / 2 + 1..).unwrap_or_default() {
+            rows.clear();
+            rows.read(reference, 1)?;
+            rows.losses(&[next], &mut of_reference);
+            candidate.row(&mut row)?;
+            rows.compare(0, &row, next, &mut of_candidate);
+        }
+    }
+    let quality = |gathered: Gathered| {
+        let (perplexity, divergence) = gathered.finish();
+        Quality { perplexity, divergence, kv: KvStats::default() }
+    };
+    Ok(Measured { reference: Some(quality(of_reference)), candidates: vec![quality(of_candidate)] })
+}
+
 /// A chunk in pieces: first what is not scored, then what is, `block` positions at a time, then the rest (the last
 /// token, so that the cache is as full as the chunk is long).
 fn blocks(context: usize, scored: Range<usize>, block: usize) -> Vec<Range<usize>> {

@@ -17,5 +17,5 @@ mod statistics;
 
 pub use chunks::Chunks;
 pub use logits_file::{LogitsReader, LogitsWriter};
-pub use measure::{Measured, Quality, Reference, measure};
+pub use measure::{Measured, Quality, Reference, compare_saved, measure};
 pub use statistics::{Divergence, Perplexity};

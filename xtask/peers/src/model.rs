@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use llama_cpp_sys_2 as llama;
 use serde_json::json;
 use std::ffi::{CString, OsString};
-use std::io::BufRead as _;
+use std::io::{BufRead as _, Write as _};
 use std::time::Instant;
 
 /// What the command line asks for.
@@ -14,16 +14,20 @@ struct Options {
     threads: i32,
     repack: bool,
     ctx: u32,
+    /// Type of keys and values.
+    kv: llama::ggml_type,
 }
 
 fn options(args: Vec<OsString>) -> Result<Options> {
     use lexopt::prelude::{Long, Value, ValueExt as _};
-    let mut options = Options { model: String::new(), threads: 1, repack: true, ctx: 1024 };
+    let mut options =
+        Options { model: String::new(), threads: 1, repack: true, ctx: 1024, kv: llama::GGML_TYPE_F16 };
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next()? {
         match arg {
             Long("threads") => options.threads = parser.value()?.parse()?,
             Long("ctx") => options.ctx = parser.value()?.parse()?,
+            Long("kv") => options.kv = kv_type(&parser.value()?.string()?)?,
             Long("repack") => options.repack = parser.value()?.string()? == "on",
             Value(path) if options.model.is_empty() => options.model = path.string()?,
             _ => bail!(arg.unexpected()),
@@ -33,6 +37,19 @@ fn options(args: Vec<OsString>) -> Result<Options> {
         bail!("usage: quant-peers [start] MODEL [--threads T] [--repack on|off] [--ctx N]");
     }
     Ok(options)
+}
+
+fn kv_type(name: &str) -> Result<llama::ggml_type> {
+    Ok(match name {
+        "f16" => llama::GGML_TYPE_F16,
+        "q8_0" => llama::GGML_TYPE_Q8_0,
+        "q5_1" => llama::GGML_TYPE_Q5_1,
+        "q5_0" => llama::GGML_TYPE_Q5_0,
+        "q4_1" => llama::GGML_TYPE_Q4_1,
+        "q4_0" => llama::GGML_TYPE_Q4_0,
+        "iq4_nl" => llama::GGML_TYPE_IQ4_NL,
+        _ => bail!("llama.cpp has no KV cache of type {name}"),
+    })
 }
 
 /// A model and a context of llama.cpp.
@@ -70,6 +87,10 @@ impl Peer {
             params.n_ubatch = 512;
             params.n_threads = options.threads;
             params.n_threads_batch = options.threads;
+            (params.type_k, params.type_v) = (options.kv, options.kv);
+            if options.kv != llama::GGML_TYPE_F16 {
+                params.flash_attn_type = llama::LLAMA_FLASH_ATTN_TYPE_ENABLED;
+            }
             let context = llama::llama_init_from_model(model, params);
             if context.is_null() {
                 bail!("llama.cpp can't make a context of {} positions", options.ctx);
@@ -98,6 +119,21 @@ impl Peer {
             bail!("llama_decode failed with {status}");
         }
         Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Feeds tokens into an empty cache, all of which get logits.
+    fn feed_all(&self, tokens: &mut [i32]) -> Result<()> {
+        let mut wanted = vec![1i8; tokens.len()];
+        // SAFETY: the batch borrows both lists for the call only; where it has none, positions and sequence are counted
+        // on from the cache.
+        let status = unsafe {
+            let batch = llama::llama_batch_get_one(tokens.as_mut_ptr(), tokens.len() as i32);
+            llama::llama_decode(self.context, llama::llama_batch { logits: wanted.as_mut_ptr(), ..batch })
+        };
+        if status != 0 {
+            bail!("llama_decode failed with {status}");
+        }
+        Ok(())
     }
 
     fn tokens(&self, count: usize) -> Vec<i32> {
@@ -144,6 +180,40 @@ pub fn serve(args: Vec<OsString>) -> Result<()> {
         };
         println!("{}", json!({ "job": job, "count": count, "seconds": seconds }));
     }
+    Ok(())
+}
+
+/// Logits of a text: standard input has tokens of a chunk, the first token of every chunk or -1 for its own, and the ids,
+/// one word each; standard output gets the rows of every chunk's second half but for its last, as little-endian f32.
+pub fn logits(args: Vec<OsString>) -> Result<()> {
+    let words = std::io::read_to_string(std::io::stdin())?;
+    let words = words.split_ascii_whitespace().map(str::parse).collect::<Result<Vec<i32>, _>>()?;
+    let [context, begin, ids @ ..] = &words[..] else { bail!("tokens of a chunk, first token and ids") };
+    let context = usize::try_from(*context)?;
+    let peer = Peer::load(&Options { ctx: context.try_into()?, ..options(args)? })?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for chunk in ids.chunks_exact(context.max(4)) {
+        let mut tokens = chunk.to_vec();
+        if *begin >= 0 {
+            tokens[0] = *begin;
+        }
+        peer.clear();
+        // All of them at once, so that each row is wanted and none is far from the others.
+        peer.feed_all(&mut tokens)?;
+        for row in context / 2..context - 1 {
+            // SAFETY: the context is alive and was asked for the logits of every token of the batch.
+            let logits = unsafe {
+                std::slice::from_raw_parts(
+                    llama::llama_get_logits_ith(peer.context, row as i32),
+                    peer.vocab as usize,
+                )
+            };
+            for x in logits {
+                out.write_all(&x.to_le_bytes())?;
+            }
+        }
+    }
+    out.flush()?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 mod attention;
 mod engine;
 mod kernels;
+mod kv_peers;
 mod kv_quality;
 mod models;
 pub mod peers;

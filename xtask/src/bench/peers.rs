@@ -10,6 +10,9 @@ use std::process::Command;
 
 /// Runs the comparison and prints ratios: above 1, quant is faster than the better of the peer's two settings.
 pub fn run(args: Vec<String>) -> Result<()> {
+    if args.first().is_some_and(|word| word == "kv-quality") {
+        return super::kv_peers::run(args);
+    }
     let options = Options::parse(args)?;
     let (program, peer) = (build_ours()?, build_peer()?);
     let head = ["model", "threads", "job", "quant tok/s", "repack on", "repack off", "ratio to the better"];
