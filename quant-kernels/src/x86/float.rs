@@ -7,9 +7,10 @@
 use super::float_panels::{self, Panels, Source, panel_rows};
 use crate::matmul::Tile;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::ops::Range;
 
-/// Tokens whose accumulators rest in memory at a time; they share one panel of weights.
-const CHUNK_TOKENS: usize = 512;
+/// Groups of tokens whose accumulators rest in memory at a time; they share one panel of weights.
+const CHUNK_GROUPS: usize = 96;
 /// Lanes of an accumulator.
 pub(super) const LANES: usize = 16;
 
@@ -52,7 +53,7 @@ impl Step<'_> {
 }
 
 /// What a tier brings for one weight format.
-pub(super) trait Micro {
+pub(super) trait Micro: 'static {
     /// Tokens of the widest micro-tile.
     const TOKENS: usize;
     /// Rows of the micro-tile of panels, a divisor of 8.
@@ -232,20 +233,77 @@ unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usi
 /// # Safety
 /// The CPU has the tier of `M`.
 pub(super) unsafe fn run<M: Micro>(tile: &mut Tile<'_>) {
+    let acts = tile.acts;
     let mut buffer = std::mem::take(&mut tile.scratch.acc);
+    let mut arranged = std::mem::take(&mut tile.scratch.arranged);
+    let mut x =
+        Groups { x: &acts.x, cols: acts.cols, tokens: acts.tokens, count: acts.tokens.div_ceil(M::TOKENS) };
+    if x.count > 1 {
+        let bytes = 4 * acts.tokens * acts.cols.next_multiple_of(LANES);
+        // SAFETY: the caller vouches for the tier.
+        let packed = arranged.get::<M>(acts.stamp, bytes, |out| unsafe { pack::<M>(x, floats_mut(out)) });
+        x.x = floats(packed);
+    }
     let panel_rows = panel_rows(M::PACKED);
     for first_row in (0..tile.rows).step_by(panel_rows) {
         let rows = panel_rows.min(tile.rows - first_row);
-        for first_token in (0..tile.acts.tokens).step_by(CHUNK_TOKENS) {
-            let tokens = CHUNK_TOKENS.min(tile.acts.tokens - first_token);
+        for first_group in (0..x.count).step_by(CHUNK_GROUPS) {
+            let groups = first_group..(first_group + CHUNK_GROUPS).min(x.count);
             // SAFETY: the caller vouches for the tier.
-            unsafe { block::<M>(tile, &mut buffer, first_row, rows, first_token, tokens) };
+            unsafe { block::<M>(tile, &mut buffer, first_row, rows, x, groups) };
         }
     }
     tile.scratch.acc = buffer;
+    tile.scratch.arranged = arranged;
 }
 
-/// Runs at most [`panel_rows`] rows times at most [`CHUNK_TOKENS`] tokens.
+/// Tokens in groups, as even as they can be: 7 are 4 and 3, not 6 and 1.
+#[derive(Clone, Copy)]
+struct Groups<'a> {
+    /// One group: `[token][column]`; more: panel after panel of [`float_panels::COLS`] columns, and in it the groups.
+    x: &'a [f32],
+    cols: usize,
+    tokens: usize,
+    /// Groups.
+    count: usize,
+}
+
+impl<'a> Groups<'a> {
+    /// Tokens before group `g`.
+    fn first(self, g: usize) -> usize {
+        self.tokens * g / self.count
+    }
+
+    /// Where a group's panel is, the columns from `first_col` on.
+    fn place(self, first_col: usize, g: usize) -> Range<usize> {
+        let width = float_panels::COLS.min(self.cols - first_col).next_multiple_of(LANES);
+        let start = first_col * self.tokens;
+        start + self.first(g) * width..start + self.first(g + 1) * width
+    }
+
+    fn panel(self, first_col: usize, g: usize) -> &'a [f32] {
+        &self.x[self.place(first_col, g)]
+    }
+}
+
+/// Lays all tokens into panels.
+///
+/// # Safety
+/// The CPU has the tier of `M`.
+unsafe fn pack<M: Micro>(rows: Groups<'_>, out: &mut [f32]) {
+    for first_col in (0..rows.cols).step_by(float_panels::COLS) {
+        let cols = float_panels::COLS.min(rows.cols - first_col);
+        for g in 0..rows.count {
+            let (from, to) = (rows.first(g), rows.first(g + 1));
+            let x = &rows.x[from * rows.cols + first_col..];
+            let source = Source { x, stride: rows.cols, cols, tokens: to - from };
+            // SAFETY: as the caller promises.
+            unsafe { M::pack_tokens(source, &mut out[rows.place(first_col, g)]) };
+        }
+    }
+}
+
+/// Runs at most [`panel_rows`] rows times some groups of tokens.
 ///
 /// # Safety
 /// The CPU has the tier of `M`.
@@ -254,21 +312,22 @@ unsafe fn block<M: Micro>(
     buffer: &mut Vec<f32>,
     first_row: usize,
     rows: usize,
-    first_token: usize,
-    tokens: usize,
+    x: Groups<'_>,
+    groups: Range<usize>,
 ) {
-    let cols = tile.acts.cols;
-    let x = &tile.acts.x[first_token * cols..][..tokens * cols];
+    let cols = x.cols;
+    let (first_token, end) = (x.first(groups.start), x.first(groups.end));
+    let tokens = end - first_token;
     let weight = &tile.weight[first_row * tile.row_bytes..][..rows * tile.row_bytes];
     let acc_stride = rows.next_multiple_of(8) * LANES;
     let sums = tokens * acc_stride;
-    let acc = if tokens <= M::TOKENS {
+    let acc = if x.count == 1 {
         let acc = aligned(buffer, sums);
         let step = Step {
             weight,
             weight_stride: tile.row_bytes,
             rows,
-            x,
+            x: x.x,
             x_stride: cols,
             tokens,
             cols,
@@ -281,11 +340,9 @@ unsafe fn block<M: Micro>(
     } else {
         let width = cols.min(float_panels::COLS).next_multiple_of(LANES);
         let panel = rows.next_multiple_of(M::ROWS) * width * M::PACKED / 4;
-        let (acc, rest) = aligned(buffer, sums + panel + M::TOKENS * width).split_at_mut(sums);
-        let (panel, group) = rest.split_at_mut(panel);
-        let all = Source { x, stride: cols, cols, tokens };
+        let (acc, panel) = aligned(buffer, sums + panel).split_at_mut(sums);
         // SAFETY: the caller vouches for the tier.
-        unsafe { by_panels::<M>(weight, rows, all, as_bytes(panel), group, acc) };
+        unsafe { by_panels::<M>(weight, rows, x, groups, bytes_mut(panel), acc) };
         acc
     };
     for (token, acc) in acc.chunks_exact(acc_stride).enumerate() {
@@ -298,72 +355,59 @@ unsafe fn block<M: Micro>(
     }
 }
 
-/// Accumulates all columns, panel by panel; `panel` and `group` have room for the weights and tokens of one.
+/// Accumulates all columns of some groups of tokens, panel by panel; `panel` has room for the weights of one.
 ///
 /// # Safety
 /// The CPU has the tier of `M`.
 unsafe fn by_panels<M: Micro>(
     weight: &[u8],
     rows: usize,
-    all: Source<'_>,
+    x: Groups<'_>,
+    groups: Range<usize>,
     panel: &mut [u8],
-    group: &mut [f32],
     acc: &mut [f32],
 ) {
-    let Source { x, cols, tokens, .. } = all;
-    if cols == 0 {
+    if x.cols == 0 {
         return acc.fill(0.0);
     }
+    let first_token = x.first(groups.start);
+    let acc_stride = acc.len() / (x.first(groups.end) - first_token);
     let row_bytes = weight.len() / rows;
-    let acc_stride = acc.len() / tokens;
-    // Micro-tiles as even as they can be: 7 tokens are 4 and 3, not 6 and 1.
-    let count = tokens.div_ceil(M::TOKENS);
-    let part = |first_col: usize, g: usize| {
-        let (from, to) = (tokens * g / count, tokens * (g + 1) / count);
-        let cols = float_panels::COLS.min(cols - first_col);
-        (from, Source { x: &x[from * all.stride + first_col..], cols, tokens: to - from, ..all })
-    };
-    for first_col in (0..cols).step_by(float_panels::COLS) {
-        let panel_cols = float_panels::COLS.min(cols - first_col);
-        let steps = panel_cols.div_ceil(LANES);
-        let stride = M::ROWS * LANES * M::PACKED;
-        for (rows, out) in weight.chunks(M::ROWS * row_bytes).zip(panel.chunks_exact_mut(steps * stride)) {
+    let value_bytes = row_bytes / x.cols;
+    for first_col in (0..x.cols).step_by(float_panels::COLS) {
+        let cols = float_panels::COLS.min(x.cols - first_col);
+        let steps = cols.div_ceil(LANES);
+        let group_bytes = steps * M::ROWS * LANES * M::PACKED;
+        for (rows, out) in weight.chunks(M::ROWS * row_bytes).zip(panel.chunks_exact_mut(group_bytes)) {
             if rows.len() < M::ROWS * row_bytes {
                 out.fill(0);
             }
             for (row, at) in rows.chunks_exact(row_bytes).zip((0..).step_by(LANES * M::PACKED)) {
-                let from = row_bytes / cols * first_col;
+                let row = &row[value_bytes * first_col..][..value_bytes * cols];
                 // SAFETY: the caller vouches for the tier.
-                unsafe {
-                    M::pack_row(
-                        &row[from..][..row_bytes / cols * panel_cols],
-                        &mut out[at..],
-                        M::ROWS * row_bytes,
-                    )
-                };
+                unsafe { M::pack_row(row, &mut out[at..], M::ROWS * row_bytes) };
             }
         }
-        for g in 0..count {
-            let (from, tokens) = part(first_col, g);
+        for g in groups.clone() {
             let next_col = first_col + float_panels::COLS;
-            let next = if g + 1 < count {
+            let next = if g + 1 < groups.end {
                 (first_col, g + 1)
             } else {
-                (if next_col < cols { next_col } else { 0 }, 0)
+                (if next_col < x.cols { next_col } else { 0 }, groups.start)
             };
+            let from = x.first(g);
             // SAFETY: the caller vouches for the tier.
             unsafe {
-                M::pack_tokens(tokens, group);
                 M::panels(Panels {
                     weight: panel,
                     groups: rows.div_ceil(M::ROWS),
-                    x: group,
-                    tokens: tokens.tokens,
+                    x: x.panel(first_col, g),
+                    tokens: x.first(g + 1) - from,
                     steps,
-                    acc: &mut acc[from * acc_stride..],
+                    acc: &mut acc[(from - first_token) * acc_stride..],
                     acc_stride,
                     resume: first_col > 0,
-                    next: part(next.0, next.1).1,
+                    next: x.panel(next.0, next.1),
                 });
             }
         }
@@ -380,8 +424,24 @@ fn aligned(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 /// Values as bytes.
-fn as_bytes(values: &mut [f32]) -> &mut [u8] {
+fn bytes_mut(values: &mut [f32]) -> &mut [u8] {
     // SAFETY: the same memory, borrowed exclusively; every bit pattern is a valid byte and a valid float, and bytes need
     // no alignment.
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
+/// Bytes at a cache line's start as values.
+fn floats(bytes: &[u8]) -> &[f32] {
+    // SAFETY: every bit pattern is a valid float.
+    let (before, values, _) = unsafe { bytes.align_to::<f32>() };
+    assert!(before.is_empty(), "values that are not aligned");
+    values
+}
+
+/// The same to be written.
+fn floats_mut(bytes: &mut [u8]) -> &mut [f32] {
+    // SAFETY: every bit pattern is a valid float, and a valid byte.
+    let (before, values, _) = unsafe { bytes.align_to_mut::<f32>() };
+    assert!(before.is_empty(), "values that are not aligned");
+    values
 }

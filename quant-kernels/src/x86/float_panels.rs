@@ -48,8 +48,8 @@ pub(super) struct Panels<'a> {
     pub acc_stride: usize,
     /// Whether `acc` holds the sums of earlier columns instead of nothing.
     pub resume: bool,
-    /// Tokens that the next panel is made of; they are fetched meanwhile.
-    pub next: Source<'a>,
+    /// The next panel of tokens, which is fetched meanwhile.
+    pub next: &'a [f32],
 }
 
 /// Lays a row of weights into a panel, `BYTES` bytes (16 values) every `every` times that, the last ones filled up with
@@ -128,37 +128,15 @@ pub(super) unsafe fn multiply<L: Load<PARTS>, const PARTS: usize, const R: usize
         groups > 0 && (T - 1) * acc_stride + groups * R * LANES <= panels.acc.len(),
         "accumulators too short"
     );
-    let mut fetch = Fetch { of: panels.next, token: 0, col: 0 };
-    let lines = (panels.next.tokens * panels.next.cols.div_ceil(LANES)).div_ceil(groups);
+    let mut next = panels.next.chunks(LANES);
+    let lines = next.len().div_ceil(groups);
     for group in 0..groups {
-        fetch.some(lines);
+        for line in next.by_ref().take(lines) {
+            // SAFETY: a hint; it reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        }
         // SAFETY: the panels and accumulators are long enough, checked.
         unsafe { micro::<L, PARTS, R, T>(&mut panels, group) };
-    }
-}
-
-/// Lines of memory that will be read soon, requested a few at a time.
-struct Fetch<'a> {
-    of: Source<'a>,
-    token: usize,
-    col: usize,
-}
-
-impl Fetch<'_> {
-    #[inline(always)]
-    fn some(&mut self, lines: usize) {
-        for _ in 0..lines {
-            if self.token == self.of.tokens {
-                return;
-            }
-            let at = self.of.x.as_ptr().wrapping_add(self.token * self.of.stride + self.col);
-            // SAFETY: a hint; it reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
-            self.col += LANES;
-            if self.col >= self.of.cols {
-                (self.token, self.col) = (self.token + 1, 0);
-            }
-        }
     }
 }
 

@@ -102,7 +102,7 @@ impl Load<2> for Bf16 {
 
 struct Kernel<L>(PhantomData<L>);
 
-impl<L: Load<2>> Micro for Kernel<L> {
+impl<L: Load<2> + 'static> Micro for Kernel<L> {
     const TOKENS: usize = 3;
     const ROWS: usize = 2;
     const PACKED: usize = 4;

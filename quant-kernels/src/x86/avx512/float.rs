@@ -103,7 +103,7 @@ impl Load<1> for Bf16 {
 
 struct Kernel<L>(PhantomData<L>);
 
-impl<L: Load<1>> Micro for Kernel<L> {
+impl<L: Load<1> + 'static> Micro for Kernel<L> {
     const TOKENS: usize = 6;
     const ROWS: usize = 4;
     const PACKED: usize = L::BYTES;

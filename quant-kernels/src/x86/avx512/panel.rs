@@ -167,7 +167,9 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
         let tokens = TOKENS.min(tile.acts.tokens - first_token);
         // Found out with the first rows and kept for the others.
         let kept = if const { has_starts::<F>() } { cols.div_ceil(256) } else { 1 };
-        starts.clear();
+        if !const { has_starts::<F>() } {
+            starts.clear();
+        }
         starts.resize(kept * tokens, [0; 16]);
         let sums = accumulators::<P>(&mut buffer, if minima { 2 * tokens } else { tokens });
         let (acc, accm) = sums.split_at_mut(tokens);
