@@ -2,6 +2,7 @@
 
 use crate::{failure, output};
 use quant_runtime::{Activations, EngineOptions, Isa, Model, Policy};
+use std::path::PathBuf;
 
 /// How activations are treated.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -30,11 +31,16 @@ pub struct EngineArgs {
     pub ctx: Option<u32>,
     /// How the KV cache keeps keys and values: f32, f16 (or exact), 8, near, auto, 4, 3.4, 2.4, or a policy as
     /// k=5,v=4 with, if wanted, window=, sinks=, boundary= and tiers=, as in k=8,v=4,sinks=128,tiers=4@1024/2@8192.
+    /// Behind any with planes, ",drop=BITS" (2, 4 or 6) lets the pages seen least lose bits, down to so many, when
+    /// --kv-memory is full; the text can't be reproduced then, and the last line says so.
     #[arg(long, value_name = "POLICY")]
     pub kv: Option<String>,
     /// Memory of the KV cache, as 512M or 2G. Without --kv, the best preset and context that fit are chosen.
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub kv_memory: Option<usize>,
+    /// Keep what drop= takes from pages in this file, which must not exist yet, to bring it back when memory is free.
+    #[arg(long, value_name = "FILE")]
+    pub kv_spill: Option<PathBuf>,
     /// How activations are treated.
     #[arg(long, value_enum, default_value = "auto")]
     pub activations: ActivationsArg,
@@ -51,6 +57,7 @@ impl EngineArgs {
             activations: self.activations.into(),
             context: self.ctx.map(|n| n as usize),
             kv_budget: self.kv_memory,
+            kv_spill: self.kv_spill.clone(),
             ..EngineOptions::default()
         })
     }

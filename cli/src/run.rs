@@ -212,6 +212,10 @@ fn last_line(seed: u64, finish: &Finish) {
         Some(peak) => format!("memory {} (KV cache {kv})", output::bytes(peak)),
         None => format!("KV cache {kv}"),
     });
+    if stats.reduced {
+        let pages = stats.kv_reduced_pages;
+        parts.push(format!("not reproducible: memory was short, {pages} pages of the KV cache lack planes"));
+    }
     parts.extend(
         match finish.reason {
             FinishReason::Length => Some("ended by -n"),
@@ -249,6 +253,8 @@ fn stats_json(stats: &Stats) -> serde_json::Value {
         "kv_bytes": stats.kv_bytes,
         "kv_peak_bytes": stats.kv_peak_bytes,
         "kv_f16_bytes": stats.kv_f16_bytes,
+        "kv_reduced_pages": stats.kv_reduced_pages,
+        "reproducible": !stats.reduced,
         "peak_memory_bytes": peak_memory(),
     })
 }

@@ -95,7 +95,8 @@ impl KvCache {
                 |id: &_| held.forms >> form & 1 == 1 && (form == RAW || pages.is_filled(*id, form, slot));
             let block = held.page.filter(ready).and_then(|id| pages.block(id, form));
             let bytes = self.arena.bytes(block.ok_or(Error::NotSealed { layer, page: index })?);
-            let cells = &of.forms[form].layers[slot];
+            let level = held.page.map_or(0, |id| pages.level(id, form));
+            let cells = &of.layout(form, level).layers[slot];
             let (k, v) = (&bytes[cells.keys.of(kv_head)], &bytes[cells.values.of(kv_head)]);
             keys.push(match cells.keys.codec(kv_head) {
                 Some(codec) => KeyPage::Coded { codec: &**codec, bytes: k },

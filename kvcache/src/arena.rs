@@ -5,6 +5,8 @@
 //! block go back to the system. Fresh memory is zero.
 #![allow(unsafe_code, reason = "typed views of bytes, and disjoint blocks written in parallel")]
 
+mod compact;
+
 use crate::Error;
 use half::f16;
 use quant_kernels::Parallel;

@@ -6,6 +6,7 @@ use crate::pages::Pages;
 use crate::prefixes::Prefixes;
 use crate::seal::Sealer;
 use crate::sequence::{Sequence, Table};
+use crate::spill::SpillStore;
 use crate::state::States;
 use crate::{Error, PAGE, Policy};
 
@@ -19,7 +20,7 @@ pub struct SequenceId {
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     generation: u32,
-    sequence: Option<Sequence>,
+    pub(crate) sequence: Option<Sequence>,
 }
 
 /// The keys and values of many sequences.
@@ -33,6 +34,7 @@ pub struct KvCache {
     pub(crate) sealer: Sealer,
     pub(crate) states: Option<States>,
     pub(crate) prefixes: Prefixes,
+    pub(crate) spill: Option<Box<dyn SpillStore>>,
     pub(crate) slots: Vec<Slot>,
     free: Vec<u32>,
     /// Blocks that a reserve needs, by pool.
@@ -56,7 +58,10 @@ impl KvCache {
         let mut arena = Arena::new(budget_bytes);
         let mut pages = Vec::with_capacity(layout.groups.len());
         for group in &layout.groups {
-            let pools = group.forms.iter().map(|form| arena.add_pool(form.bytes)).collect();
+            let mut pools = vec![Vec::new(); group.forms.len()];
+            for (form, level) in group.kinds() {
+                pools[form].push(arena.add_pool(group.layout(form, level).bytes));
+            }
             pages.push(Pages::new(pools, group.shapes.len()));
         }
         let states = States::new(&layout.layers, &mut arena)?;
@@ -68,6 +73,7 @@ impl KvCache {
             pages,
             sealer: Sealer::default(),
             prefixes: Prefixes::default(),
+            spill: None,
             slots: Vec::new(),
             free: Vec::new(),
             wanted: Vec::new(),
@@ -104,11 +110,11 @@ impl KvCache {
     pub fn fork(&mut self, id: SequenceId) -> Result<SequenceId, Error> {
         let Self { slots, pages, states, .. } = self;
         let parent = sequence_mut(slots, id)?;
-        let (len, turns) = (parent.len, parent.turns.clone());
+        let (len, turns, reduced) = (parent.len, parent.turns.clone(), parent.reduced);
         let state = states.as_mut().map(|states| parent.state.fork(states)).transpose()?.unwrap_or_default();
         let tables =
             parent.tables.iter_mut().zip(pages).map(|(table, pages)| table.fork(pages, len)).collect();
-        Ok(self.insert(Sequence { len, tables, turns, state }))
+        Ok(self.insert(Sequence { len, tables, turns, reduced, state }))
     }
 
     /// Forgets a sequence; pages that no other sequence holds are free at once.
@@ -142,18 +148,26 @@ impl KvCache {
     }
 
     /// Makes the next `count` positions writable: takes pages and the blocks that earlier pages are sealed into, and
-    /// copies the last page if a fork shares it. Prefixes that no sequence holds make room. Either all of it happens or
-    /// nothing.
+    /// copies the last page if a fork shares it. Prefixes that no sequence holds make room; then, if the policy says so,
+    /// pages lose planes ([`Policy::drop`]). Either all of it happens or nothing.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the budget does not hold it; [`Error::UnknownSequence`].
     pub fn reserve(&mut self, id: SequenceId, count: usize) -> Result<(), Error> {
-        loop {
-            match self.try_reserve(id, count) {
-                Err(Error::OutOfMemory { .. }) if self.evict() => {}
-                result => return result,
+        self.wanted.clear();
+        let mut result = self.try_reserve(id, count);
+        while matches!(result, Err(Error::OutOfMemory { .. })) && self.evict() {
+            result = self.try_reserve(id, count);
+        }
+        if matches!(result, Err(Error::OutOfMemory { .. })) {
+            let wanted = std::mem::take(&mut self.wanted);
+            let relieved = self.relieve(&wanted);
+            self.wanted = wanted;
+            if relieved? {
+                result = self.try_reserve(id, count);
             }
         }
+        result
     }
 
     fn try_reserve(&mut self, id: SequenceId, count: usize) -> Result<(), Error> {
@@ -240,6 +254,7 @@ impl KvCache {
             reached = (reached - 1) / PAGE * PAGE;
         }
         sequence.len = reached;
+        sequence.straighten();
         for ((table, group), pages) in sequence.tables.iter_mut().zip(&layout.groups).zip(pages) {
             table.cut(&group.schedule, pages, arena, reached);
         }

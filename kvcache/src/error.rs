@@ -217,9 +217,21 @@ pub enum Error {
         /// Why not.
         problem: &'static str,
     },
-    /// A sequence that was shifted can't be kept or stored.
-    #[error("the sequence was shifted: its pages depend on text that is gone and serve no other sequence")]
+    /// A sequence that was shifted, or took pages from elsewhere, can't be kept for others.
+    #[error("pages of the sequence were moved: they depend on text that is gone and serve no other sequence")]
     Shifted,
+    /// A sequence whose pages lost planes can't be kept for others.
+    #[error(
+        "planes of the sequence's pages were dropped when memory was short: what it computed since depends on that and \
+         serves no other sequence"
+    )]
+    Reduced,
+    /// A store can't read the planes that it was to keep.
+    #[error("lost planes can't be brought back: {problem}")]
+    Spill {
+        /// What the store says.
+        problem: String,
+    },
     /// A snapshot that is not one of this cache.
     #[error("the snapshot can't be used: {problem}")]
     Snapshot {

@@ -26,13 +26,18 @@ impl PageHold {
     pub fn index(&self) -> usize {
         self.index
     }
+
+    /// By group.
+    pub(crate) fn groups(&self) -> &[Held] {
+        &self.groups
+    }
 }
 
 impl KvCache {
     /// Keeps page `index` of a sequence, whose positions must all be committed.
     ///
     /// # Errors
-    /// [`Error::NotReserved`] if they are not; [`Error::Shifted`]; [`Error::UnknownSequence`].
+    /// [`Error::NotReserved`] if they are not; [`Error::Shifted`]; [`Error::Reduced`]; [`Error::UnknownSequence`].
     pub fn hold(&mut self, id: SequenceId, index: usize) -> Result<PageHold, Error> {
         let sequence = self.sequence(id)?;
         sequence.straight()?;
@@ -142,7 +147,7 @@ impl KvCache {
             }
             count += 1;
         }
-        let id = self.insert(Sequence { len: count * PAGE, tables, turns: Vec::new(), state });
+        let id = self.insert(Sequence { len: count * PAGE, tables, state, ..Sequence::default() });
         if let Err(error) = order {
             self.release(id)?;
             return Err(error);

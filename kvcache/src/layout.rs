@@ -8,7 +8,7 @@ mod maker;
 
 use crate::Error;
 use crate::policy::Policy;
-use crate::schedule::{RAW, Schedule};
+use crate::schedule::{RAW, SEALED, Schedule};
 use maker::Maker;
 use quant_kernels::attention::ValueDomains;
 use quant_kernels::codecs::{KeyCodec, ValueCodec};
@@ -145,11 +145,32 @@ pub(crate) struct Group {
     pub shapes: Vec<LayerShape>,
     /// By form.
     pub forms: Vec<BlockLayout>,
+    /// The first sealed form without some of its low planes, from the most bits to the fewest.
+    pub reduced: Vec<BlockLayout>,
     /// The domains of a layer's coded values, by slot.
     pub domains: Vec<ValueDomains>,
 }
 
 impl Group {
+    /// A form, whole (level 0) or without some planes.
+    pub fn layout(&self, form: usize, level: usize) -> &BlockLayout {
+        match level.checked_sub(1) {
+            Some(at) if form == SEALED => &self.reduced[at],
+            _ => &self.forms[form],
+        }
+    }
+
+    /// Levels of a form.
+    pub fn levels(&self, form: usize) -> usize {
+        1 + if form == SEALED { self.reduced.len() } else { 0 }
+    }
+
+    /// All forms and levels, the reduced ones last: their numbers name them in snapshots.
+    pub fn kinds(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (forms, reduced) = (self.forms.len(), self.reduced.len());
+        (0..forms).map(|form| (form, 0)).chain((1..=reduced).map(|level| (SEALED, level)))
+    }
+
     /// Bytes that a position takes in f16.
     pub fn f16_bytes(&self) -> usize {
         let written = self.shapes.iter().zip(&self.forms[RAW].layers);

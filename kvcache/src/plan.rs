@@ -2,6 +2,7 @@
 
 use crate::arena::blocks_per_slab;
 use crate::layout::Group;
+use crate::schedule::SEALED;
 use crate::{KvCache, PAGE};
 
 impl KvCache {
@@ -12,10 +13,20 @@ impl KvCache {
 
     /// A budget that holds one sequence of `positions` that is appended to in passes of up to `chunk` positions.
     pub fn bytes_for(&self, positions: usize, chunk: usize) -> usize {
+        self.settled(positions, chunk, false)
+    }
+
+    /// The same if pages lose all planes that the policy lets them lose ([`Policy::drop`](crate::Policy::drop)).
+    pub fn least_bytes_for(&self, positions: usize, chunk: usize) -> usize {
+        // Two pools round up where there was one.
+        self.settled(positions, chunk, true).min(self.bytes_for(positions, chunk))
+    }
+
+    fn settled(&self, positions: usize, chunk: usize, least: bool) -> usize {
         let mut budget = 0;
         // A larger budget may have larger slabs, which round up more; a few rounds settle it.
         for _ in 0..8 {
-            let needed = self.needed(positions, chunk, budget);
+            let needed = self.needed(positions, chunk, budget, least);
             if needed <= budget {
                 break;
             }
@@ -31,7 +42,7 @@ impl KvCache {
         let (mut low, mut high) = (0, budget / smallest.unwrap_or(usize::MAX).max(1));
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            if self.needed(middle.saturating_mul(PAGE), chunk, budget) <= budget {
+            if self.needed(middle.saturating_mul(PAGE), chunk, budget, false) <= budget {
                 low = middle;
             } else {
                 high = middle - 1;
@@ -41,7 +52,7 @@ impl KvCache {
     }
 
     /// Bytes of the slabs for that under a budget.
-    fn needed(&self, positions: usize, chunk: usize, budget: usize) -> usize {
+    fn needed(&self, positions: usize, chunk: usize, budget: usize, least: bool) -> usize {
         let pages = positions.div_ceil(PAGE);
         let slabs = |count: usize, bytes: usize| {
             let blocks = count.checked_next_multiple_of(blocks_per_slab(bytes, budget));
@@ -49,12 +60,15 @@ impl KvCache {
         };
         let states = self.states.as_ref().map_or(0, |states| slabs(states.blocks(), states.bytes()));
         self.layout.groups.iter().fold(states, |sum: usize, group| {
-            let counts = blocks(group, pages, chunk.div_ceil(PAGE));
-            group
-                .forms
-                .iter()
-                .zip(counts)
-                .fold(sum, |sum, (form, count)| sum.saturating_add(slabs(count, form.bytes)))
+            let pass = chunk.div_ceil(PAGE);
+            let counts = blocks(group, pages, pass);
+            group.forms.iter().zip(counts).enumerate().fold(sum, |sum, (form, (layout, count))| {
+                // What a pass seals is whole until the next one.
+                let smallest = group.reduced.last().filter(|_| least && form == SEALED);
+                let whole = smallest.map_or(count, |_| count.min(pass.saturating_add(1)));
+                let reduced = smallest.map_or(0, |reduced| slabs(count - whole, reduced.bytes));
+                sum.saturating_add(slabs(whole, layout.bytes)).saturating_add(reduced)
+            })
         })
     }
 }

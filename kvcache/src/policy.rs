@@ -1,9 +1,10 @@
 //! What the cache keeps of keys and values, and in which codecs: the grammar of `--kv`.
 //!
 //! ```text
-//! POLICY  = PRESET | ALIAS | SETTING ("," SETTING)*
+//! POLICY  = PRESET [DROP] | ALIAS | SETTING ("," SETTING)* [DROP]
 //! SETTING = "k=" CODEC | "v=" CODEC | "window=" N | "sinks=" N | "boundary=" BITS | "sliding=f16"
 //!         | "tiers=" CODEC "@" AGE ("/" CODEC "@" AGE)*
+//! DROP    = ",drop=" BITS
 //! CODEC   = "f32" | "f16" | a codec of the registry | 2..8, the bits of a plane codec | ALIAS
 //! ```
 //!
@@ -124,6 +125,9 @@ pub struct Policy {
     pub sliding_f16: bool,
     /// Further codecs, by rising age.
     pub tiers: Vec<Tier>,
+    /// When the budget is full, pages in planes may lose their low ones, down to so many bits: 2, 4 or 6. What is
+    /// computed then depends on memory, see [`KvCache::is_reduced`](crate::KvCache::is_reduced).
+    pub drop: Option<usize>,
 }
 
 /// A policy, and what its text should be told about: aliases whose meaning is not quite that of their origin.
@@ -153,6 +157,7 @@ impl Policy {
             boundary: 0,
             sliding_f16: false,
             tiers: Vec::new(),
+            drop: None,
         }
     }
 
@@ -162,6 +167,15 @@ impl Policy {
     /// [`Error::Policy`]: which part is wrong, where it begins, and what may stand there.
     pub fn parse(text: &str) -> Result<Parsed, Error> {
         let mut notes = Vec::new();
+        // A preset is a text without commas, to which only this may be added.
+        if let Some((preset, drop)) = text.split_once(",drop=")
+            && let Some(preset) = presets::text(preset)
+        {
+            let drop = Some(dropped(drop, text.len() - drop.len())?);
+            let policy = Self { drop, ..settings(preset, &mut notes)? };
+            policy.check()?;
+            return Ok(Parsed { policy, notes });
+        }
         let policy = match (presets::text(text), aliases::find(text)) {
             (Some(preset), _) => settings(preset, &mut notes)?,
             (None, Some(alias)) => {
@@ -214,7 +228,25 @@ impl Policy {
         if self.boundary > 6 {
             return wrong("boundary is at most 6 bits");
         }
-        Ok(())
+        self.drop.map_or(Ok(()), |bits| self.check_drop(bits))
+    }
+
+    fn check_drop(&self, bits: usize) -> Result<(), Error> {
+        let wrong = |reason: &'static str| Err(Error::PolicyParts { reason });
+        let planes = |form: &Form| if let Form::Coded(codec) = form { codec.planes() } else { None };
+        if !matches!(bits, 2 | 4 | 6) {
+            return wrong("drop is 2, 4 or 6 bits: planes have two bits each");
+        }
+        if !self.tiers.is_empty() {
+            return wrong("drop and tiers both cut planes: take one of them");
+        }
+        match [self.key, self.value].iter().filter_map(planes).max() {
+            None => wrong("drop is for planes: neither keys nor values are in a codec that has them"),
+            Some(most) if most + self.boundary <= bits => {
+                wrong("there is nothing to drop: keys and values have no more bits than that")
+            }
+            Some(_) => Ok(()),
+        }
     }
 }
 
@@ -241,6 +273,9 @@ impl FromStr for Policy {
 /// The shortest text that means the policy: a preset's name, or settings in the order of the grammar.
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(bits) = self.drop {
+            return write!(f, "{},drop={bits}", Self { drop: None, ..self.clone() });
+        }
         if let Some(name) = presets::name_of(self) {
             return f.write_str(name);
         }
@@ -271,6 +306,7 @@ struct Given {
     boundary: Option<usize>,
     sliding: Option<()>,
     tiers: Option<Vec<Tier>>,
+    drop: Option<usize>,
 }
 
 fn settings(text: &str, notes: &mut Vec<String>) -> Result<Policy, Error> {
@@ -292,6 +328,7 @@ fn settings(text: &str, notes: &mut Vec<String>) -> Result<Policy, Error> {
             "sliding" if value == "f16" => put(&mut given.sliding, (), twice)?,
             "sliding" => return Err(wrong(place, value, "is not known", "sliding=f16")),
             "tiers" => put(&mut given.tiers, tiers(value, place, notes)?, twice)?,
+            "drop" => put(&mut given.drop, dropped(value, place)?, twice)?,
             _ => return Err(wrong(at, name, "is no setting", SETTINGS)),
         }
         at += part.len() + 1;
@@ -318,17 +355,18 @@ fn settings(text: &str, notes: &mut Vec<String>) -> Result<Policy, Error> {
         boundary: given.boundary.unwrap_or(0),
         sliding_f16: given.sliding.is_some(),
         tiers,
+        drop: given.drop,
     };
     policy.check()?;
     Ok(policy)
 }
 
-const SETTINGS: &str = "k, v, window, sinks, boundary, sliding, tiers";
+const SETTINGS: &str = "k, v, window, sinks, boundary, sliding, tiers, drop";
 
 fn allowed_policies() -> String {
     let names: Vec<&str> = presets::names().collect();
     format!(
-        "{}, or k=CODEC,v=CODEC[,window=N][,sinks=N][,boundary=BITS][,tiers=CODEC@AGE/...]",
+        "{}, or k=CODEC,v=CODEC[,window=N][,sinks=N][,boundary=BITS][,tiers=CODEC@AGE/...][,drop=BITS]",
         names.join(", ")
     )
 }
@@ -383,6 +421,14 @@ fn bits(text: &str, at: usize) -> Result<usize, Error> {
     const ALLOWED: &str = "0 to 6 further bits";
     number(text, at, ALLOWED)
         .and_then(|n| if n <= 6 { Ok(n) } else { Err(wrong(at, text, "is no such number", ALLOWED)) })
+}
+
+/// Bits that planes may be dropped down to.
+fn dropped(text: &str, at: usize) -> Result<usize, Error> {
+    const ALLOWED: &str = "2, 4 or 6 bits";
+    number(text, at, ALLOWED).and_then(|n| {
+        if matches!(n, 2 | 4 | 6) { Ok(n) } else { Err(wrong(at, text, "is no such number", ALLOWED)) }
+    })
 }
 
 fn tiers(text: &str, mut at: usize, notes: &mut Vec<String>) -> Result<Vec<Tier>, Error> {

@@ -29,6 +29,28 @@ fn tiers_from_age_0_say_what_k_and_v_are() {
 }
 
 #[test]
+fn planes_may_be_dropped_where_there_are_some() {
+    let policy: Policy = "auto,drop=2".parse().unwrap();
+    assert_eq!(policy, Policy { drop: Some(2), ..presets::PRESETS[4].policy.parse().unwrap() });
+    assert_eq!(policy.to_string(), "auto,drop=2");
+    assert_eq!("k=8,v=q8_0,drop=6".parse::<Policy>().unwrap().to_string(), "k=planes-8,v=q8_0,drop=6");
+    assert_eq!("k=4,v=4,boundary=2,drop=4".parse::<Policy>().unwrap().drop, Some(4));
+    for (text, why) in [
+        ("f16,drop=2", "codec that has them"),
+        ("k=q8_0,v=turbo-mse-4,drop=2", "codec that has them"),
+        ("k=4,v=4,drop=4", "no more bits"),
+        ("2.4,drop=4", "no more bits"),
+        ("k=8,v=8,tiers=4@256,drop=2", "one of them"),
+    ] {
+        let error = text.parse::<Policy>().unwrap_err();
+        assert!(
+            matches!(error, Error::PolicyParts { .. }) && error.to_string().contains(why),
+            "{text}: {error}"
+        );
+    }
+}
+
+#[test]
 fn boundaries_raise_bits_as_far_as_a_family_goes() {
     let raised = |name: &str, more| CodecRef::find(name).unwrap().raised(more).name();
     assert_eq!(raised("planes-5", 2), "planes-7");
@@ -55,6 +77,9 @@ fn errors_say_what_where_and_what_is_allowed() {
         ("k=4,v=4,tiers=4", 15, "\"4\" is no tier", "CODEC@AGE"),
         ("k=4,v=4,tiers=2@1024/x@2048", 22, "\"x\" is no codec", "planes-8"),
         ("k=4,v=4,tiers=f16@1024", 15, "\"f16\"", "window"),
+        ("k=8,v=8,drop=5", 14, "\"5\"", "2, 4 or 6"),
+        ("auto,drop=x", 11, "\"x\"", "2, 4 or 6"),
+        ("auto,drop=2,drop=2", 11, "\"2,drop=2\"", "2, 4 or 6"),
         ("k=4,v=4,", 9, "\"\" is no setting", "auto"),
     ] {
         let message = message(text);
@@ -76,8 +101,9 @@ fn codec() -> impl Strategy<Value = CodecRef> {
 fn policy() -> impl Strategy<Value = Policy> {
     let form = || prop_oneof![1 => Just(Form::F16), 4 => codec().prop_map(Form::Coded)];
     let tiers = proptest::collection::vec((1..9usize, codec()), 0..4);
-    (form(), form(), 0..9usize, 0..3usize, 0..=6usize, any::<bool>(), tiers).prop_map(
-        |(key, value, window, sinks, boundary, sliding_f16, steps)| {
+    let drop = prop_oneof![Just(None), Just(Some(2)), Just(Some(4)), Just(Some(6))];
+    (form(), form(), 0..9usize, 0..3usize, 0..=6usize, any::<bool>(), tiers, drop).prop_map(
+        |(key, value, window, sinks, boundary, sliding_f16, steps, drop)| {
             let mut age = window * PAGE;
             let mut tiers = Vec::new();
             if [key, value] != [Form::F16; 2] {
@@ -86,7 +112,11 @@ fn policy() -> impl Strategy<Value = Policy> {
                     tiers.push(Tier { age, codec });
                 }
             }
-            Policy { key, value, window: window * PAGE, sinks: sinks * PAGE, boundary, sliding_f16, tiers }
+            let (window, sinks) = (window * PAGE, sinks * PAGE);
+            let policy = Policy { key, value, window, sinks, boundary, sliding_f16, tiers, drop: None };
+            let dropping = Policy { drop, ..policy.clone() };
+            // Not every policy has something to drop.
+            if dropping.check().is_ok() { dropping } else { policy }
         },
     )
 }

@@ -67,14 +67,41 @@ impl<P> PrefixTree<P> {
         if *self.node(id)?.tokens != *tokens {
             return None;
         }
+        self.touch(id);
+        Some(id)
+    }
+
+    /// The longest run of pages, beginning anywhere in the tree, that `tokens` begin with. This is a use of each.
+    pub fn run(&mut self, tokens: &[u32]) -> Vec<NodeId> {
+        let mut pages = tokens.chunks_exact(PAGE);
+        let Some(first) = pages.next() else { return Vec::new() };
+        let begins = |id: &NodeId| self.node(*id).is_some_and(|node| *node.tokens == *first);
+        let starts: Vec<NodeId> = (0..self.nodes.len()).map(NodeId).filter(begins).collect();
+        let mut longest = Vec::new();
+        for start in starts {
+            self.touch(start);
+            let mut run = vec![start];
+            for page in pages.clone() {
+                match self.child(run.last().copied(), page) {
+                    Some(id) => run.push(id),
+                    None => break,
+                }
+            }
+            if run.len() > longest.len() {
+                longest = run;
+            }
+        }
+        longest
+    }
+
+    fn touch(&mut self, id: NodeId) {
         self.uses += 1;
         let uses = self.uses;
-        let node = self.node_mut(id)?;
+        let Some(node) = self.node_mut(id) else { return };
         let last = std::mem::replace(&mut node.used, uses);
         if self.leaves.remove(&(last, id)) {
             self.leaves.insert((uses, id));
         }
-        Some(id)
     }
 
     /// The longest path of whole pages that `tokens` begin with. This is a use of each.
@@ -207,6 +234,22 @@ mod tests {
         assert_eq!(found(&tokens(&[3])), None);
         assert_eq!(found(&tokens(&[1, 2])[..2 * PAGE - 1]), Some(vec![1]), "half a page is none");
         assert_eq!(found(&[]), None);
+    }
+
+    #[test]
+    fn finds_the_longest_run_anywhere() {
+        let mut tree = PrefixTree::default();
+        insert(&mut tree, &[1, 2, 3]);
+        insert(&mut tree, &[2, 4, 5, 6]);
+        let mut found = |query: &[u32]| {
+            let run = tree.run(&tokens(query));
+            (run.first().map(|&id| tree.page(id).unwrap().clone()), run.len())
+        };
+        assert_eq!(found(&[2, 3, 9]), (Some(vec![1, 2]), 2));
+        assert_eq!(found(&[2, 4, 5]), (Some(vec![2]), 3));
+        assert_eq!(found(&[5, 6, 7]), (Some(vec![2, 4, 5]), 2));
+        assert_eq!(found(&[7]), (None, 0));
+        assert_eq!(tree.run(&[1; PAGE - 1]), []);
     }
 
     #[test]

@@ -15,7 +15,7 @@ impl KvCache {
     /// from, at least as far as pages are to be kept. Returns how many pages were not known before.
     ///
     /// # Errors
-    /// [`Error::Shifted`], [`Error::UnknownSequence`].
+    /// [`Error::Shifted`], [`Error::Reduced`], [`Error::UnknownSequence`].
     pub fn remember(&mut self, id: SequenceId, tokens: &[u32]) -> Result<usize, Error> {
         self.sequence(id)?.straight()?;
         let pages = self.len(id)?.min(tokens.len()) / PAGE;

@@ -9,6 +9,8 @@ use crate::PAGE;
 
 /// As written: f16 or f32.
 pub(crate) const RAW: usize = 0;
+/// In the codecs of the first tier.
+pub(crate) const SEALED: usize = 1;
 /// Forms of a page: as written, five tiers, sinks.
 pub(crate) const MAX_FORMS: usize = 7;
 

@@ -39,8 +39,10 @@ pub(crate) struct Sequence {
     pub len: usize,
     /// By group.
     pub tables: Vec<Table>,
-    /// Empty unless pages in the middle were forgotten.
+    /// Empty unless pages were forgotten or taken from elsewhere.
     pub turns: Vec<Turn>,
+    /// Pages lost planes.
+    pub reduced: bool,
     /// Of recurrent layers.
     pub state: StateTable,
 }

@@ -11,6 +11,9 @@
 //! shift 1..3     0     3 4 5       page 0: offset 0; pages 1, 2, 3 (once 3, 4, 5): offset 256
 //! ```
 //!
+//! A run of pages that another sequence left can be put behind a sequence in the same way ([`KvCache::reuse`]): there the
+//! offset is the distance from where they were written.
+//!
 //! What the layers above made of the forgotten positions stays in the values that are kept: the sequence is not that of a
 //! straight run, and its pages serve no other sequence.
 
@@ -23,12 +26,12 @@ use std::ops::Range;
 pub struct Turn {
     /// The first page.
     pub first_page: usize,
-    /// Positions that were forgotten before it.
-    pub offset: usize,
+    /// Positions that were forgotten before it; negative for pages taken from before here.
+    pub offset: isize,
 }
 
 /// What must be added to a position in a page for the angles of its keys, and of queries that meet them.
-pub fn offset_of(turns: &[Turn], page: usize) -> usize {
+pub fn offset_of(turns: &[Turn], page: usize) -> isize {
     let next = turns.partition_point(|turn| turn.first_page <= page);
     next.checked_sub(1).and_then(|at| turns.get(at)).map_or(0, |turn| turn.offset)
 }
@@ -79,13 +82,28 @@ impl KvCache {
 impl Sequence {
     /// Fails for a sequence whose pages are only its own.
     pub(crate) fn straight(&self) -> Result<(), Error> {
-        if self.turns.is_empty() { Ok(()) } else { Err(Error::Shifted) }
+        match (self.reduced, self.turns.is_empty()) {
+            (true, _) => Err(Error::Reduced),
+            (_, false) => Err(Error::Shifted),
+            _ => Ok(()),
+        }
+    }
+
+    /// Once positions were taken back: what lies before the first turn, or nothing, is that of a straight run.
+    pub(crate) fn straighten(&mut self) {
+        // That of the page to come was there at this length, too.
+        let page = self.len / PAGE;
+        self.turns.retain(|turn| turn.first_page <= page);
+        if matches!(self.turns[..], [Turn { first_page: 0, offset: 0 }]) {
+            self.turns.clear();
+        }
+        self.reduced &= self.len > 0;
     }
 }
 
 /// The turns once some pages are gone.
 fn turned(turns: &[Turn], forget: &Range<usize>) -> Vec<Turn> {
-    let moved = |offset: usize| offset + forget.len() * PAGE;
+    let moved = |offset: isize| offset + (forget.len() * PAGE) as isize;
     let start = Turn { first_page: 0, offset: offset_of(turns, 0) };
     let before = std::iter::once(start).chain(turns.iter().copied().filter(|turn| turn.first_page > 0));
     let mut out: Vec<Turn> = before.filter(|turn| turn.first_page < forget.start).collect();
@@ -115,7 +133,7 @@ mod tests {
                 prop_assert!(turns.is_sorted_by(|a, b| a.first_page < b.first_page));
                 prop_assert_eq!(turns.first().map(|turn| turn.first_page), Some(0));
                 for (page, was) in pages.iter().enumerate() {
-                    prop_assert_eq!(offset_of(&turns, page), (was - page) * PAGE);
+                    prop_assert_eq!(offset_of(&turns, page), ((was - page) * PAGE) as isize);
                 }
             }
         }

@@ -6,21 +6,35 @@
 
 use crate::arena::{ALIGN, Foreign};
 use crate::layout::{Cells, Layer};
-use crate::schedule::RAW;
+use crate::pages::PageId;
+use crate::schedule::{RAW, SEALED};
 use crate::sequence::{Held, Sequence, Table};
+use crate::shift::Turn;
 use crate::state::StateTable;
 use crate::{Error, KvCache, PAGE, SequenceId};
 use quant_kernels::codecs::Codec;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// What a sequence is besides its blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Past {
+    /// Positions.
+    pub len: usize,
+    /// The offsets of its pages, see [`KvCache::turns`].
+    pub turns: Vec<Turn>,
+    /// Its pages lost planes, see [`KvCache::is_reduced`].
+    pub reduced: bool,
+}
+
 /// A sequence, to be stored.
 #[derive(Debug)]
 pub struct Export<'a> {
-    /// Positions.
-    pub len: usize,
+    /// What it is.
+    pub past: Past,
     /// Its blocks.
     pub parts: Vec<ExportPart<'a>>,
 }
@@ -31,7 +45,7 @@ pub struct Export<'a> {
 pub struct ExportPart<'a> {
     /// The group.
     pub group: usize,
-    /// The form.
+    /// The form; those behind the last are the sealed one without some of its planes.
     pub form: usize,
     /// Which pages of the sequence, ascending.
     pub pages: Vec<u32>,
@@ -79,6 +93,27 @@ pub struct ImportPart {
     pub bytes: Bytes,
 }
 
+impl Past {
+    /// Whether the offsets can be those of such a sequence.
+    fn check(&self) -> Result<(), &'static str> {
+        let ascend = self.turns.is_sorted_by(|a, b| a.first_page < b.first_page);
+        // A straight sequence has none.
+        let none = Turn { first_page: 0, offset: 0 };
+        let starts = self.turns.first().is_none_or(|turn| turn.first_page == 0) && self.turns != [none];
+        // No angle is of a position before the first, nor of one that no text has.
+        let fits = |turn: &Turn| {
+            let first =
+                turn.first_page.checked_mul(PAGE).and_then(|first| first.checked_add_signed(turn.offset));
+            turn.first_page <= self.len / PAGE && first.is_some_and(|first| first < u32::MAX as usize)
+        };
+        if ascend && starts && self.turns.iter().all(fits) {
+            Ok(())
+        } else {
+            Err("its offsets are no sequence's")
+        }
+    }
+}
+
 impl ImportPart {
     /// Whether its blocks are used where they lie: they are never written, and aligned as our own.
     fn stays(&self) -> bool {
@@ -108,20 +143,20 @@ impl KvCache {
     /// sequence.
     ///
     /// # Errors
-    /// [`Error::Uncommitted`] if states of recurrent layers were changed since; [`Error::Shifted`],
-    /// [`Error::UnknownSequence`].
+    /// [`Error::Uncommitted`] if states of recurrent layers were changed since; [`Error::UnknownSequence`].
     pub fn export(&self, id: SequenceId) -> Result<Export<'_>, Error> {
         let sequence = self.sequence(id)?;
-        sequence.straight()?;
         let len = sequence.len;
         let mut parts = Vec::new();
         for (group, ((table, pages), of)) in
             sequence.tables.iter().zip(&self.pages).zip(&self.layout.groups).enumerate()
         {
-            for form in 0..of.forms.len() {
-                let mut part = ExportPart { group, form, pages: Vec::new(), blocks: Vec::new() };
+            for (kind, (form, level)) in of.kinds().enumerate() {
+                let mut part = ExportPart { group, form: kind, pages: Vec::new(), blocks: Vec::new() };
                 for (index, held) in table.held.iter().enumerate().take(len.div_ceil(PAGE)) {
-                    let Some(page) = held.page.filter(|_| held.forms >> form & 1 == 1) else { continue };
+                    let here =
+                        |page: &PageId| held.forms >> form & 1 == 1 && pages.level(*page, form) == level;
+                    let Some(page) = held.page.filter(here) else { continue };
                     let whole = (index + 1) * PAGE <= len;
                     let Some(block) = pages.block(page, form).filter(|_| pages.is_full(page, form)) else {
                         continue;
@@ -148,7 +183,8 @@ impl KvCache {
             debug_assert!(copies.iter().all(|copy| copy.1.pool == states.pool()));
             parts.push(ExportPart { group, form: 0, pages, blocks });
         }
-        Ok(Export { len, parts })
+        let past = Past { len, turns: sequence.turns.clone(), reduced: sequence.reduced };
+        Ok(Export { past, parts })
     }
 
     /// A block as written with zeros behind its first rows: what lies there may be of others.
@@ -169,19 +205,22 @@ impl KvCache {
         out
     }
 
-    /// A sequence of `len` positions from what [`KvCache::export`] gave. Sealed blocks are read where they lie, if
+    /// A sequence from what [`KvCache::export`] gave. Sealed blocks are read where they lie, if
     /// their bytes begin at a multiple of 64, and count neither as used nor against the budget; the others are copied.
     ///
     /// # Errors
     /// [`Error::Snapshot`] if the parts are not those of such a sequence of this cache; [`Error::OutOfMemory`].
-    pub fn import(&mut self, len: usize, parts: &[ImportPart]) -> Result<SequenceId, Error> {
+    pub fn import(&mut self, past: &Past, parts: &[ImportPart]) -> Result<SequenceId, Error> {
         let bad = |problem| Error::Snapshot { problem };
+        let len = past.len;
+        past.check().map_err(bad)?;
         let count = len.div_ceil(PAGE);
         let listed: usize = parts.iter().map(|part| part.pages.len()).sum();
         if len == 0 || listed < count {
             return Err(bad("it does not hold as many pages as it has positions"));
         }
         let mut wanted = vec![0; self.arena.pools()];
+        let mut sealed = BTreeSet::new();
         for (i, part) in parts.iter().enumerate() {
             if parts[..i].iter().any(|other| (other.group, other.form) == (part.group, part.form)) {
                 return Err(bad("it holds pages twice"));
@@ -199,21 +238,30 @@ impl KvCache {
                 continue;
             }
             let group = self.layout.groups.get(part.group).ok_or(bad("it has other groups of layers"))?;
-            let form = group.forms.get(part.form).ok_or(bad("it has other forms of pages"))?;
+            let (form, level) = group.kinds().nth(part.form).ok_or(bad("it has other forms of pages"))?;
+            if level > 0 && !past.reduced {
+                return Err(bad("it lacks planes without saying so"));
+            }
             if !part.pages.is_sorted_by(|a, b| a < b)
                 || part.pages.last().is_some_and(|&page| page as usize >= count)
             {
                 return Err(bad("its pages are not in order"));
             }
-            if part.pages.len().checked_mul(form.bytes) != Some(part.bytes.as_ref().len()) {
+            // Whole or reduced, a page is sealed once.
+            if form == SEALED && part.pages.iter().any(|&page| !sealed.insert((part.group, page))) {
+                return Err(bad("it holds pages twice"));
+            }
+            if part.pages.len().checked_mul(group.layout(form, level).bytes)
+                != Some(part.bytes.as_ref().len())
+            {
                 return Err(bad("its pages have another size"));
             }
             if !part.stays() {
-                wanted[self.pages[part.group].pool(part.form) as usize] += part.pages.len();
+                wanted[self.pages[part.group].pool_at(form, level) as usize] += part.pages.len();
             }
         }
         while let Err(error) = self.arena.ensure(&wanted) {
-            if !self.evict() {
+            if !self.evict() && !self.relieve(&wanted)? {
                 return Err(error);
             }
         }
@@ -230,7 +278,8 @@ impl KvCache {
             });
         }
         let tables = tables.into_iter().map(Table::from).collect();
-        let id = self.insert(Sequence { len, tables, turns: Vec::new(), state });
+        let turns = past.turns.clone();
+        let id = self.insert(Sequence { len, tables, turns, reduced: past.reduced, state });
         // Pages without any form are those that a sliding window has left.
         let reached = result.and_then(|()| self.rewind(id, len));
         if reached == Ok(len) {
@@ -253,11 +302,12 @@ impl KvCache {
 
     /// Gives the pages of a table a form; the part was checked, and its form is new to them.
     fn import_part(&mut self, part: &ImportPart, table: &mut [Held]) -> Result<(), Error> {
-        let Self { arena, pages, .. } = self;
+        let Self { layout, arena, pages, .. } = self;
+        let Some((form, level)) = layout.groups[part.group].kinds().nth(part.form) else { return Ok(()) };
         let pages = &mut pages[part.group];
         let bytes = part.bytes.as_ref();
         let blocks = if part.stays() {
-            arena.adopt(pages.pool(part.form), &part.bytes.memory, part.bytes.range.clone())
+            arena.adopt(pages.pool_at(form, level), &part.bytes.memory, part.bytes.range.clone())
         } else {
             Vec::new()
         };
@@ -266,14 +316,14 @@ impl KvCache {
             let held = &mut table[index as usize];
             let Some(page) = held.page else { continue };
             match blocks.get(i) {
-                Some(&block) => pages.adopt(page, part.form, block),
+                Some(&block) => pages.adopt(page, form, level, block),
                 None => {
-                    let to = pages.hold(arena, page, part.form)?;
+                    let to = pages.hold_at(arena, page, form, level)?;
                     arena.bytes_mut(to).copy_from_slice(&bytes[i * size..][..size]);
-                    pages.set_full(part.form, to);
+                    pages.set_full(form, to);
                 }
             }
-            held.forms |= 1 << part.form;
+            held.forms |= 1 << form;
         }
         Ok(())
     }

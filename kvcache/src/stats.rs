@@ -1,6 +1,6 @@
 //! What a cache takes, and what it would take in f16.
 
-use crate::schedule::RAW;
+use crate::schedule::{RAW, SEALED};
 use crate::{KvCache, PAGE};
 use std::collections::BTreeMap;
 
@@ -21,6 +21,12 @@ pub struct Stats {
     pub padding_bytes: usize,
     /// Pages of prefixes that are kept for later sequences; their bytes are among the others.
     pub prefix_pages: usize,
+    /// Pages that lost planes and did not get all of them back.
+    pub reduced_pages: usize,
+    /// Bytes that these are smaller by.
+    pub reduced_bytes: usize,
+    /// Bytes of lost planes that are kept elsewhere, see [`KvCache::with_spill`].
+    pub spilled_bytes: usize,
     /// Bytes of pages that lie in mapped snapshots: not in `used_bytes`, nor in the budget.
     pub mapped_bytes: usize,
     /// The most that `used_bytes` ever was.
@@ -55,6 +61,9 @@ impl KvCache {
             state_bytes: self.states.as_ref().map_or(0, |states| self.arena.used(states.pool())),
             padding_bytes: 0,
             prefix_pages: self.prefixes.len(),
+            reduced_pages: 0,
+            reduced_bytes: 0,
+            spilled_bytes: self.spill.as_ref().map_or(0, |store| store.bytes()),
             mapped_bytes: self.arena.used_foreign(),
             peak_bytes: self.peak,
             allocated_bytes: self.arena.allocated(),
@@ -62,8 +71,8 @@ impl KvCache {
             f16_bytes: 0,
         };
         for (i, (group, pages)) in self.layout.groups.iter().zip(&self.pages).enumerate() {
-            for (form, block) in group.forms.iter().enumerate() {
-                let bytes = self.arena.used(pages.pool(form));
+            for (form, level) in group.kinds() {
+                let (block, bytes) = (group.layout(form, level), self.arena.used(pages.pool_at(form, level)));
                 *(if form == RAW { &mut stats.written_bytes } else { &mut stats.sealed_bytes }) += bytes;
                 stats.padding_bytes += bytes.checked_div(block.bytes).unwrap_or(0) * block.padding;
             }
@@ -75,6 +84,14 @@ impl KvCache {
                         let rows: &mut usize = rows.entry(page).or_default();
                         *rows = committed.max(*rows);
                     }
+                }
+            }
+            for &page in rows.keys() {
+                let level = pages.level(page, SEALED);
+                if level > 0 {
+                    stats.reduced_pages += 1;
+                    let (whole, reduced) = (group.layout(SEALED, 0), group.layout(SEALED, level));
+                    stats.reduced_bytes += whole.bytes - reduced.bytes;
                 }
             }
             let others = pages.live() - rows.len();

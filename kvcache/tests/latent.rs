@@ -1,8 +1,8 @@
-//! Latents of multi-head latent attention: one row for keys and values, with the bits of a straight run.
+//! Latents of multi-head latent attention: one row for keys and values, with the bits of a specified run.
 
 mod common;
 
-use common::{Loop, straight, tokens};
+use common::{Loop, specified, tokens};
 use quant_kvcache::{Layer, Policy};
 
 fn layers() -> Vec<Layer> {
@@ -16,12 +16,12 @@ fn values(bits: &[Vec<u32>]) -> Vec<f32> {
 #[test]
 fn rows_serve_as_keys_and_values() {
     let text = tokens(300, 1);
-    let exact = values(&straight(layers(), &Policy::F32, &text));
+    let exact = values(&specified(layers(), &Policy::F32, &text));
     for (policy, most) in
         [("f16", 1e-3), ("k=8,v=8", 0.02), ("k=q8_0,v=q8_0", 0.02), ("k=5,v=4", 0.2), ("k=4,v=f16", 0.2)]
     {
         let policy: Policy = policy.parse().unwrap();
-        let expected = straight(layers(), &policy, &text);
+        let expected = specified(layers(), &policy, &text);
         let got = values(&expected);
         let error: f32 = got.iter().zip(&exact).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
         let size: f32 = exact.iter().map(|x| x * x).sum::<f32>().sqrt();

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use quant_kernels::Isa;
 use quant_kvcache::{
-    Bytes, Checkpoints, Error, ImportPart, KvCache, Layer, LayerShape, PAGE, PageHold, Policy, SequenceId,
+    Bytes, Checkpoints, Error, ImportPart, KvCache, Layer, LayerShape, PAGE, PageHold, Past, Policy,
+    SequenceId,
 };
 use std::sync::Arc;
 
@@ -156,7 +157,7 @@ proptest! {
                     let (id, tokens) = &known[s % count];
                     if !tokens.is_empty() {
                         let parts = saved(&cache, *id);
-                        match cache.import(tokens.len(), &parts) {
+                        match cache.import(&Past { len: tokens.len(), ..Past::default() }, &parts) {
                             Ok(id) => known.push((id, tokens.clone())),
                             Err(Error::OutOfMemory { .. }) => {}
                             Err(other) => panic!("{other}"),

@@ -119,6 +119,9 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A session that forgot more text than a snapshot can tell.
+    #[error("the session forgot more than 2^31 tokens: its positions do not fit in a snapshot")]
+    TooFarShifted,
     /// A file of logits that can't be compared with.
     #[error("{} can't serve as the reference's logits: {problem}", path.display())]
     LogitsFile {

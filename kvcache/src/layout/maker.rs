@@ -3,7 +3,7 @@
 use super::{BlockLayout, Cells, Group, Layer, LayerCells, LayerShape, Store};
 use crate::arena::ALIGN;
 use crate::policy::{CodecRef, Form, Policy};
-use crate::schedule::{RAW, Schedule};
+use crate::schedule::{RAW, SEALED, Schedule};
 use crate::{Error, Half, PAGE, presets};
 use quant_kernels::attention::ValueDomains;
 use quant_kernels::codecs::latent::{LatentKeys, LatentValues};
@@ -102,6 +102,10 @@ impl Maker {
             forms.push(BlockLayout { bytes: block.end, padding: block.padding, layers: cells });
             chosen.push(made);
         }
+        let reduced = match (policy.drop, forms.get(SEALED), chosen.get(SEALED)) {
+            (Some(drop), Some(sealed), Some(made)) => self.reduced(layers, members, drop, sealed, made)?,
+            _ => Vec::new(),
+        };
         let domains = (0..members.len())
             .map(|slot| {
                 let codecs = forms.iter().filter_map(|form| form.layers[slot].values.codec(0));
@@ -109,7 +113,64 @@ impl Maker {
             })
             .collect();
         let shapes = members.iter().map(|&layer| layers[layer].shape).collect();
-        Ok(Group { schedule, shapes, forms, domains })
+        Ok(Group { schedule, shapes, forms, reduced, domains })
+    }
+
+    /// The sealed form cut to 6, 4 and 2 bits, down to `drop`, as far as that makes it smaller: each head's bytes are the
+    /// beginning of those before. What has no planes stays as it is.
+    fn reduced(
+        &mut self,
+        layers: &[Layer],
+        members: &[usize],
+        drop: usize,
+        sealed: &BlockLayout,
+        made: &[[Option<Made>; 2]],
+    ) -> Result<Vec<BlockLayout>, Error> {
+        let mut out: Vec<BlockLayout> = Vec::new();
+        for bits in [6, 4, 2].into_iter().filter(|&bits| bits >= drop) {
+            let Some(codec) = CodecRef::find(&bits.to_string()) else { continue };
+            let mut block = Block { total: self.total, end: 0, padding: 0 };
+            let mut cells = Vec::with_capacity(members.len());
+            for ((&layer, whole), made) in members.iter().zip(&sealed.layers).zip(made) {
+                let Layer { shape, balance, .. } = &layers[layer];
+                let cut = |made: Option<Made>| made.filter(|made| made.codec.planes() > Some(bits));
+                let [key, value] = made.map(cut);
+                let keys = match key {
+                    Some(_) => {
+                        let form = Form::Coded(codec);
+                        self.store(
+                            layer,
+                            Half::Key,
+                            shape,
+                            balance.as_deref(),
+                            form,
+                            Some([key, None]),
+                            key_codec,
+                        )?
+                        .0
+                    }
+                    None => whole.keys.store.clone(),
+                };
+                let values = match value {
+                    Some(_) => {
+                        let form = Form::Coded(codec);
+                        self.store(layer, Half::Value, shape, None, form, Some([None, value]), value_codec)?.0
+                    }
+                    None => whole.values.store.clone(),
+                };
+                let keys = block.cells(shape.kv_heads, shape.key_dim, keys, true)?;
+                let values = if whole.values.alias {
+                    keys.read_as(values)
+                } else {
+                    block.cells(shape.kv_heads, shape.value_dim, values, true)?
+                };
+                cells.push(LayerCells { keys, values });
+            }
+            if block.end < out.last().unwrap_or(sealed).bytes {
+                out.push(BlockLayout { bytes: block.end, padding: block.padding, layers: cells });
+            }
+        }
+        Ok(out)
     }
 
     /// How a layer's keys or values are stored in a form, and whether that is a part of the form before.
@@ -223,6 +284,16 @@ impl Maker {
             None => block.cells(1, dim, Store::F16, true)?,
         };
         Ok(LayerCells { keys, values })
+    }
+}
+
+impl<C: ?Sized> Clone for Store<C> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::F32 => Self::F32,
+            Self::F16 => Self::F16,
+            Self::Coded(codecs) => Self::Coded(codecs.clone()),
+        }
     }
 }
 

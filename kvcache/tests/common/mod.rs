@@ -3,11 +3,12 @@
 
 use quant_kernels::attention::{AttentionScratch, AttentionTask, QueryVariants, attend};
 use quant_kernels::{Isa, Parallel, Serial};
-use quant_kvcache::{Error, KvCache, Layer, LayerShape, PAGE, Policy, SequenceId};
+use quant_kvcache::{Error, KvCache, Layer, LayerShape, Observed, PAGE, Policy, SequenceId};
 use std::sync::Arc;
 
 /// Query heads of a KV head.
 const GROUP: usize = 2;
+const SCALE: f32 = 0.2;
 
 /// One layer that sees everything and one with a sliding window.
 pub fn layers() -> Vec<Layer> {
@@ -76,6 +77,16 @@ impl Loop {
                 }
             }
             self.cache.seal(self.isa, &*self.parallel, layer, spans.iter().map(|(id, _)| *id))?;
+            for (id, tokens) in spans {
+                if self.cache.observes(*id, tokens.len()) {
+                    let position = self.cache.len(*id)? + tokens.len() - 1;
+                    let token = tokens[tokens.len() - 1];
+                    let query = |head| row(2 + head, layer, token, position, GROUP * key_dim);
+                    let q: Vec<f32> = (0..kv_heads).flat_map(query).collect();
+                    let of = Observed { q: &q, position, scale: SCALE };
+                    self.cache.observe(self.isa, &*self.parallel, *id, layer, &of)?;
+                }
+            }
             for ((id, tokens), out) in spans.iter().zip(&mut out).filter(|_| attends) {
                 for head in 0..kv_heads {
                     self.attend(*id, layer, head, tokens, out)?;
@@ -117,7 +128,7 @@ impl Loop {
                 v: &v,
                 domains: self.cache.domains(layer),
                 variants: QueryVariants::default(),
-                scale: 0.2,
+                scale: SCALE,
             };
             let mut values = vec![0.0; task.out_len()];
             attend(self.isa, &task, &mut AttentionScratch::default(), &mut values);
@@ -140,9 +151,18 @@ impl Loop {
 }
 
 /// The outputs of a straight run: a cache of its own, the simplest code, one thread.
+pub fn specified(layers: Vec<Layer>, policy: &Policy, tokens: &[u32]) -> Vec<Vec<u32>> {
+    in_one_go(Isa::Scalar, layers, policy, tokens)
+}
+
+/// The same on the best tier, several times as fast; that its bits are those of [`specified`] is tested for every codec.
 pub fn straight(layers: Vec<Layer>, policy: &Policy, tokens: &[u32]) -> Vec<Vec<u32>> {
+    in_one_go(Isa::detect(), layers, policy, tokens)
+}
+
+fn in_one_go(isa: Isa, layers: Vec<Layer>, policy: &Policy, tokens: &[u32]) -> Vec<Vec<u32>> {
     let mut one = Loop::with(layers, policy, 1 << 30);
-    one.isa = Isa::Scalar;
+    one.isa = isa;
     let id = one.cache.create();
     one.feed(id, tokens).unwrap()
 }

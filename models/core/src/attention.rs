@@ -11,7 +11,7 @@ use quant_kernels::attention::{
 };
 use quant_kernels::rope::Rope;
 use quant_kernels::{Isa, Parallel};
-use quant_kvcache::{KvCache, Layer, LayerShape, offset_of};
+use quant_kvcache::{KvCache, Layer, LayerShape, Observed, offset_of};
 use std::mem;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -148,6 +148,15 @@ impl Attention {
             }
         }
         cache.seal(isa, parallel, layer, batch.entries.iter().map(|entry| entry.sequence))?;
+        for entry in &batch.entries {
+            if cache.observes(entry.sequence, entry.tokens) {
+                let last = entry.first_row + entry.tokens - 1;
+                let q = &q[last * self.q.rows()..][..self.q.rows()];
+                let position = entry.first_position + entry.tokens - 1;
+                let of = Observed { q, position, scale: self.scale };
+                cache.observe(isa, parallel, entry.sequence, layer, &of)?;
+            }
+        }
         self.attend(layer, (isa, parallel), batch, attention, cache, (q, heads))?;
         let mixed = &mut queries[..rows * widths[3]];
         self.order_rows(parallel, batch, heads, mixed);

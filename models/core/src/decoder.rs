@@ -251,7 +251,9 @@ impl Batch {
             }
             self.entries.push(Entry { sequence: span.sequence, first_row, tokens, first_position });
             let turns = cache.turns(span.sequence)?;
-            self.positions.extend((first_position..needed).map(|at| at + offset_of(turns, at / PAGE)));
+            self.positions.extend(
+                (first_position..needed).map(|at| at.saturating_add_signed(offset_of(turns, at / PAGE))),
+            );
             let rows = first_row..first_row + tokens;
             match span.logits {
                 LogitsWanted::None => {}
@@ -276,8 +278,8 @@ impl Batch {
                 let rows = entry.first_row..entry.first_row + entry.tokens;
                 match cache.turns(entry.sequence)?.get(i) {
                     Some(turn) => {
-                        let first = entry.first_position + turn.offset;
-                        turned.positions.extend(first..first + entry.tokens);
+                        let own = entry.first_position..entry.first_position + entry.tokens;
+                        turned.positions.extend(own.map(|at| at.saturating_add_signed(turn.offset)));
                     }
                     None => turned.positions.extend_from_slice(&positions[rows]),
                 }

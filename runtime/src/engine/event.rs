@@ -90,6 +90,10 @@ pub struct Stats {
     pub kv_peak_bytes: usize,
     /// What the same positions would take in f16.
     pub kv_f16_bytes: usize,
+    /// Pages of the KV cache, all sequences together, that lack planes at the end.
+    pub kv_reduced_pages: usize,
+    /// Pages of this sequence lost planes when memory was short: the text can't be reproduced.
+    pub reduced: bool,
 }
 
 impl Stats {

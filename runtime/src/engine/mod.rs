@@ -66,6 +66,7 @@ impl Engine {
         model.prefault(&*team);
         let cache =
             KvCache::new(model.decoder().kv_layers(&options.kv, &kernels)?, &options.kv, plan.budget)?;
+        let cache = options.with_spill(cache)?;
         let context = Context::new(kernels, team, options.activations);
         let backend = Box::new(ModelBackend::new(Arc::clone(model), context));
         let engine = Self::with_backend(backend, cache, plan.context, options.chunk);
@@ -125,6 +126,7 @@ impl Engine {
         if let Some(session) = self.sessions.remove(&id) {
             // The session was open, so the cache knows its sequence.
             let _ = self.cache.release(session.sequence);
+            self.raise();
         }
         self.held.retain(|(held, _)| *held != id);
     }
@@ -233,8 +235,10 @@ impl Engine {
 
     /// Ends a session's generation. The session stays open, with the tokens chosen so far. `None` if none runs.
     pub fn cancel(&mut self, id: SessionId) -> Option<Finish> {
-        let job = self.sessions.get_mut(&id)?.job.take()?;
-        Some(job.finish(FinishReason::Cancelled, &self.cache.stats()))
+        let session = self.sessions.get_mut(&id)?;
+        let job = session.job.take()?;
+        let reduced = self.cache.is_reduced(session.sequence).unwrap_or(false);
+        Some(job.finish(FinishReason::Cancelled, &self.cache.stats(), reduced))
     }
 
     /// Continues a session's text, as an iterator of events. The session stays open.
@@ -258,6 +262,24 @@ impl Engine {
             return Err(error);
         }
         Ok(Generation::new(self, id, true))
+    }
+
+    /// Whether pages of a session lost planes when memory was short ([`Policy::drop`](crate::Policy::drop)): what it has
+    /// computed since can't be reproduced.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSession`].
+    pub fn is_reduced(&self, id: SessionId) -> Result<bool, Error> {
+        let session = self.sessions.get(&id).ok_or(Error::UnknownSession)?;
+        Ok(self.cache.is_reduced(session.sequence)?)
+    }
+
+    /// Brings lost planes back where memory was freed, and leaves an eighth of the budget for what comes.
+    fn raise(&mut self) {
+        if self.cache.policy().drop.is_some() {
+            // A store that can't be read leaves pages as they are.
+            let _ = self.cache.raise(self.cache.stats().budget_bytes / 8);
+        }
     }
 
     /// Keeps a report for the next [`Engine::step`].

@@ -2,7 +2,9 @@
 
 use crate::{Error, Model, memory, threads};
 use quant_kernels::{Activations, Isa};
-use quant_kvcache::{KvCache, PAGE, Policy};
+use quant_kvcache::{KvCache, PAGE, Policy, SpillFile};
+use std::fs::File;
+use std::path::PathBuf;
 
 /// How an engine computes and how much memory it may take. Only [`Self::kv`] and [`Self::activations`] change
 /// results.
@@ -24,6 +26,9 @@ pub struct EngineOptions {
     pub kv_budget: Option<usize>,
     /// Prompt tokens that a step reads at the most.
     pub chunk: usize,
+    /// A file that must not exist yet, for planes that pages lose if [`Policy::drop`] lets them: they come back when memory
+    /// is free again. `None` forgets them. It is unlinked at once where the system allows that.
+    pub kv_spill: Option<PathBuf>,
     /// Keep what is computed for prompts when their sessions are closed, as far as the budget allows, for later ones that
     /// begin alike. Results are the same bits; memory is given up when other sequences need it.
     pub prefix_cache: bool,
@@ -39,6 +44,7 @@ impl Default for EngineOptions {
             context: None,
             kv_budget: None,
             chunk: 512,
+            kv_spill: None,
             prefix_cache: false,
         }
     }
@@ -53,6 +59,16 @@ pub(super) struct Plan {
 }
 
 impl EngineOptions {
+    /// The cache, with a store for lost planes if one is asked for.
+    pub(super) fn with_spill(&self, cache: KvCache) -> Result<KvCache, Error> {
+        let Some(path) = self.kv_spill.as_ref().filter(|_| self.kv.drop.is_some()) else { return Ok(cache) };
+        let file = File::options().read(true).write(true).create_new(true).open(path);
+        let file = file.map_err(|source| Error::Io { path: path.clone(), source })?;
+        // Where an open file can't be unlinked, it stays.
+        let _ = std::fs::remove_file(path);
+        Ok(cache.with_spill(Box::new(SpillFile::new(file, usize::MAX))))
+    }
+
     pub(super) fn plan(&self, model: &Model) -> Result<Plan, Error> {
         let cache = KvCache::new(model.decoder().kv_layout(), &self.kv, 0)?;
         let free = usize::try_from(memory::available_bytes()).unwrap_or(usize::MAX);
@@ -68,12 +84,14 @@ impl EngineOptions {
     /// The context in tokens and the budget in bytes.
     fn share(&self, cache: &KvCache, declared: usize, free: usize) -> Result<(usize, usize), Error> {
         let needs = |context: usize| cache.bytes_for(context, self.chunk.min(context));
+        // A budget that is given may ask for planes to be dropped.
+        let least = |context: usize| cache.least_bytes_for(context, self.chunk.min(context));
         let budget = self.kv_budget.unwrap_or_else(|| (free / 2).max(needs(self.context.unwrap_or(PAGE))));
         let holds = cache.positions_in(budget, self.chunk);
         match self.context {
             Some(0) => Err(Error::ContextBudget { context: 0, needed: 0, budget }),
-            Some(context) if needs(context) > budget => {
-                Err(Error::ContextBudget { context, needed: needs(context), budget })
+            Some(context) if least(context) > budget => {
+                Err(Error::ContextBudget { context, needed: least(context), budget })
             }
             Some(context) => Ok((context, budget)),
             None if holds == 0 => Err(Error::ContextBudget { context: PAGE, needed: needs(PAGE), budget }),

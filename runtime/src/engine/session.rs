@@ -134,7 +134,7 @@ impl Job {
     }
 
     /// The end.
-    pub(super) fn finish(mut self, reason: FinishReason, kv: &quant_kvcache::Stats) -> Finish {
+    pub(super) fn finish(mut self, reason: FinishReason, kv: &quant_kvcache::Stats, reduced: bool) -> Finish {
         let mut text = String::new();
         if reason != FinishReason::StopString {
             // The rest of a broken character may still complete a stop string.
@@ -147,6 +147,8 @@ impl Job {
         self.stats.kv_bytes = kv.used_bytes;
         self.stats.kv_peak_bytes = kv.peak_bytes;
         self.stats.kv_f16_bytes = kv.f16_bytes;
+        self.stats.kv_reduced_pages = kv.reduced_pages;
+        self.stats.reduced = reduced;
         Finish { reason, text, stats: self.stats }
     }
 }

@@ -7,8 +7,10 @@
 //! quant-kv.cache            hash of what the bytes of a page depend on, KvCache::describe
 //! quant-kv.policy           the KV policy, for messages
 //! quant-kv.length           positions in the cache
+//! quant-kv.reduced          true if its pages lost planes when memory was short; absent otherwise
 //! quant-kv.checksum         of all tensors
 //! tokens                    I32, all tokens of the session
+//! turns                     I32, first page and offset of each run of pages that were moved; absent if none were
 //! pages.G.F                 I32, which pages of the sequence are in
 //! blocks.G.F                I8, the blocks of form F of the layer group G
 //! ```
@@ -21,7 +23,7 @@ use super::{Engine, SessionId};
 use crate::{Error, Fingerprint};
 use quant_gguf::{Gguf, Writer};
 use quant_kernels::GgmlType;
-use quant_kvcache::{Bytes, Export, ImportPart, KvCache};
+use quant_kvcache::{Bytes, Export, ImportPart, KvCache, Past, Turn};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -52,14 +54,19 @@ impl Engine {
         let path = path.as_ref();
         let session = self.sessions.get(&id).ok_or(Error::UnknownSession)?;
         let export = self.cache.export(session.sequence)?;
-        if export.len == 0 {
+        let past = &export.past;
+        if past.len == 0 {
             return Err(Error::EmptyPrompt);
         }
         let words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
         let tokens = words(&session.tokens);
         let tables: Vec<Vec<u8>> = export.parts.iter().map(|part| words(&part.pages)).collect();
+        let turns = turns_to_words(&past.turns).ok_or(Error::TooFarShifted)?;
+        let turns = words(&turns);
         let mut checksum = Xxh3::new();
         checksum.update(&tokens);
+        checksum.update(&turns);
+        checksum.update(if past.reduced { b"reduced" } else { b"" });
         for (part, table) in export.parts.iter().zip(&tables) {
             checksum.update(table);
             part.blocks.iter().for_each(|block| checksum.update(block));
@@ -73,8 +80,14 @@ impl Engine {
         }
         writer.set("quant-kv.cache", described(&self.cache).as_str())?;
         writer.set("quant-kv.policy", self.cache.policy().to_string().as_str())?;
-        writer.set("quant-kv.length", export.len as u64)?;
+        writer.set("quant-kv.length", past.len as u64)?;
+        if past.reduced {
+            writer.set("quant-kv.reduced", true)?;
+        }
         writer.set("quant-kv.checksum", format!("{:032x}", checksum.digest128()).as_str())?;
+        if !turns.is_empty() {
+            writer.tensor("turns", GgmlType::I32, &[turns.len() as u64 / 4], &turns[..])?;
+        }
         add_tensors(&mut writer, &tokens, &export, &tables)?;
         write_whole(path, writer)
     }
@@ -90,8 +103,8 @@ impl Engine {
         let file = Gguf::open(path)?;
         let snapshot = Snapshot { path, file: &file };
         snapshot.check(self, binding)?;
-        let (tokens, parts) = snapshot.read()?;
-        let done = snapshot.length()?;
+        let (tokens, past, parts) = snapshot.read()?;
+        let done = past.len;
         let vocabulary = self.backend.vocabulary();
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
             return Err(Error::Token { token, vocabulary });
@@ -102,7 +115,7 @@ impl Engine {
         if done > tokens.len() {
             return Err(snapshot.bad("it has fewer tokens than positions"));
         }
-        let sequence = self.cache.import(done, &parts)?;
+        let sequence = self.cache.import(&past, &parts)?;
         Ok(self.insert(Session { sequence, tokens, done, job: None }))
     }
 
@@ -217,11 +230,16 @@ impl Snapshot<'_> {
         Ok(())
     }
 
-    /// The tokens and the parts, once the checksum agrees.
-    fn read(&self) -> Result<(Vec<u32>, Vec<ImportPart>), Error> {
+    /// The tokens, the past and its parts, once the checksum agrees.
+    fn read(&self) -> Result<(Vec<u32>, Past, Vec<ImportPart>), Error> {
         let mut checksum = Xxh3::new();
         let tokens = self.tensor("tokens", GgmlType::I32)?;
         checksum.update(&tokens);
+        let moved = self.file.tensors().any(|info| info.name == "turns");
+        let turns = if moved { words(&self.tensor("turns", GgmlType::I32)?) } else { Vec::new() };
+        let reduced = self.file.bool("quant-kv.reduced")?.unwrap_or(false);
+        turns.iter().for_each(|word| checksum.update(&word.to_le_bytes()));
+        checksum.update(if reduced { b"reduced" } else { b"" });
         let mut parts = Vec::new();
         // In the file's order, which is that of saving.
         for info in self.file.tensors().filter(|info| info.name.starts_with("pages.")) {
@@ -239,7 +257,12 @@ impl Snapshot<'_> {
         if self.text("quant-kv.checksum")? != format!("{:032x}", checksum.digest128()) {
             return Err(self.bad("it is damaged: its checksum is another"));
         }
-        Ok((words(&tokens), parts))
+        let turns = turns.as_chunks::<2>().0.iter().map(|&[first_page, offset]| Turn {
+            first_page: first_page as usize,
+            offset: offset as i32 as isize,
+        });
+        let past = Past { len: self.length()?, turns: turns.collect(), reduced };
+        Ok((words(&tokens), past, parts))
     }
 
     fn tensor(&self, name: &str, ty: GgmlType) -> Result<quant_gguf::Bytes, Error> {
@@ -250,6 +273,16 @@ impl Snapshot<'_> {
             Err(self.bad(format!("its tensor {name} is of another type")))
         }
     }
+}
+
+/// First page and offset of each; `None` for positions that no text has.
+fn turns_to_words(turns: &[Turn]) -> Option<Vec<u32>> {
+    let mut out = Vec::with_capacity(2 * turns.len());
+    for turn in turns {
+        out.push(u32::try_from(turn.first_page).ok()?);
+        out.push(i32::try_from(turn.offset).ok()? as u32);
+    }
+    Some(out)
 }
 
 fn words(bytes: &[u8]) -> Vec<u32> {

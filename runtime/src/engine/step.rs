@@ -150,8 +150,9 @@ impl Engine {
                     return;
                 }
                 let kv = self.cache.stats();
+                let reduced = self.is_reduced(id).unwrap_or(false);
                 let job = self.sessions.get_mut(&id).and_then(|session| session.job.take());
-                let ended = job.map(|job| job.finish(reason, &kv));
+                let ended = job.map(|job| job.finish(reason, &kv, reduced));
                 reports.extend(ended.map(|finish| (id, Ok(Event::Finished(finish)))));
             }
             Err(error) => self.fail(id, error, reports),
@@ -173,6 +174,7 @@ impl Engine {
         job.stats.shifted_tokens += forgotten.len();
         session.done -= forgotten.len();
         session.tokens.drain(forgotten);
+        self.raise();
         true
     }
 
