@@ -137,6 +137,8 @@ fn every_count_of_rows_and_tokens() {
 fn more_rows_and_tokens_than_a_block() {
     for ty in TYPES {
         check(ty, 131, 80, 197, false, 5);
+        check(ty, 259, 80, 13, false, 7);
+        check(ty, 5, 1041, 605, true, 8);
         check(ty, 3, 2500, 99, true, 6);
     }
 }

@@ -42,6 +42,9 @@ pub struct Scratch {
     pub panel: Vec<u8>,
     /// Accumulators of a tile.
     pub acc: Vec<f32>,
+    /// Where the integer sums of many tokens begin, block after block.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) starts: Vec<[i32; 16]>,
     /// Activations of few tokens in the order of a kernel.
     #[cfg(target_arch = "x86_64")]
     pub(crate) arranged: Arranged,

@@ -1,18 +1,16 @@
-//! Matmul of float weights: the blocking and the micro-kernel that both tiers share. Their registers, shapes and
-//! formats are in `avx2/float.rs` and `avx512/float.rs`.
+//! Matmul of float weights: the blocking and the micro-kernel of few tokens that both tiers share; that of many tokens is
+//! in `float_panels.rs`, the tiers' registers, shapes and formats in `avx2/float.rs` and `avx512/float.rs`.
 //!
 //! Each output has one accumulator of 16 lanes (lane = column mod 16), so columns may be cut into blocks as long
 //! as an accumulator goes through them in order: between blocks it rests in memory.
 
+use super::float_panels::{self, Panels, Source, panel_rows};
 use crate::matmul::Tile;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::ops::Range;
 
-/// Rows of a panel.
-const PANEL_ROWS: usize = 128;
-/// Columns of a panel: the tokens of a micro-tile stay in L1 while the panel's rows stream from L2.
-const PANEL_COLS: usize = 1024;
-/// Tokens whose accumulators rest in memory at a time; they share one widening of the panel.
-const CHUNK_TOKENS: usize = 192;
+/// Groups of tokens whose accumulators rest in memory at a time; they share one panel of weights.
+const CHUNK_GROUPS: usize = 96;
 /// Lanes of an accumulator.
 pub(super) const LANES: usize = 16;
 
@@ -36,8 +34,6 @@ pub(super) struct Step<'a> {
     pub acc: &'a mut [f32],
     /// Values between tokens in `acc`.
     pub acc_stride: usize,
-    /// Whether `acc` holds the sums of earlier columns (which are whole multiples of 16) instead of nothing.
-    pub resume: bool,
 }
 
 impl Step<'_> {
@@ -57,11 +53,13 @@ impl Step<'_> {
 }
 
 /// What a tier brings for one weight format.
-pub(super) trait Micro {
+pub(super) trait Micro: 'static {
     /// Tokens of the widest micro-tile.
     const TOKENS: usize;
-    /// Bytes of a weight.
-    const BYTES: usize;
+    /// Rows of the micro-tile of panels, a divisor of 8.
+    const ROWS: usize;
+    /// Bytes of a weight in a panel.
+    const PACKED: usize;
 
     /// Multiplies weights as they lie in the file.
     ///
@@ -69,17 +67,24 @@ pub(super) trait Micro {
     /// The CPU has the tier.
     unsafe fn direct(step: Step<'_>);
 
-    /// Multiplies weights that [`Micro::widen`] has made f32 (as native-endian bytes).
+    /// Lays a row of weights into a panel, 16 values in every [`Micro::ROWS`] times 16, the last ones filled up with +0.0;
+    /// `ahead` bytes from there are the weights that come later.
     ///
     /// # Safety
     /// The CPU has the tier.
-    unsafe fn widened(step: Step<'_>);
+    unsafe fn pack_row(weights: &[u8], out: &mut [u8], ahead: usize);
 
-    /// Weights to f32; `out` is the longer by less than 16 and filled up with +0.0.
+    /// Lays tokens into a panel, the last columns filled up with +0.0.
     ///
     /// # Safety
     /// The CPU has the tier.
-    unsafe fn widen(weights: &[u8], out: &mut [f32]);
+    unsafe fn pack_tokens(from: Source<'_>, out: &mut [f32]);
+
+    /// Multiplies panels.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn panels(panels: Panels<'_>);
 
     /// Sums each of 8 accumulators by the contract's tree.
     ///
@@ -131,46 +136,18 @@ const AHEAD: usize = 1024;
 
 /// One step of a row: the bytes there are, then zeros (+0.0 in every format).
 #[inline]
-fn padded(weights: &[u8]) -> [u8; 64] {
+pub(super) fn padded(weights: &[u8]) -> [u8; 64] {
     let mut bytes = [0u8; 64];
     bytes[..weights.len()].copy_from_slice(weights);
     bytes
 }
 
-/// [`Micro::widen`].
+/// All rows of a step: `R` at a time, then one at a time.
 ///
 /// # Safety
 /// The CPU has the tier of `L`, for which the caller is compiled.
 #[inline(always)]
-pub(super) unsafe fn widen<L: Load<PARTS>, const PARTS: usize>(weights: &[u8], out: &mut [f32]) {
-    for (weights, out) in weights.chunks(LANES * L::BYTES).zip(out.as_chunks_mut::<LANES>().0) {
-        let bytes;
-        let from = if weights.len() == LANES * L::BYTES {
-            weights.as_ptr()
-        } else {
-            bytes = padded(weights);
-            bytes.as_ptr()
-        };
-        for part in 0..PARTS {
-            let at = part * (LANES / PARTS);
-            // SAFETY: 16 weights (the padded copy is 64 bytes long), and `out` is 16 values long.
-            unsafe { L::store(out.as_mut_ptr().add(at), L::weights(from.add(at * L::BYTES))) };
-        }
-    }
-}
-
-/// All rows of a step: `R` at a time, then one at a time. `STREAM` says that the weights come from memory.
-///
-/// # Safety
-/// The CPU has the tier of `L`, for which the caller is compiled.
-#[inline(always)]
-pub(super) unsafe fn row_groups<
-    L: Load<PARTS>,
-    const PARTS: usize,
-    const R: usize,
-    const T: usize,
-    const STREAM: bool,
->(
+pub(super) unsafe fn row_groups<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usize>(
     step: Step<'_>,
 ) {
     step.check(L::BYTES);
@@ -179,11 +156,11 @@ pub(super) unsafe fn row_groups<
     let whole = step.rows - step.rows % R;
     for row in (0..whole).step_by(R) {
         // SAFETY: the step is checked, and `row + R <= rows`.
-        unsafe { micro::<L, PARTS, R, T, STREAM>(&mut step, row) };
+        unsafe { micro::<L, PARTS, R, T>(&mut step, row) };
     }
     for row in whole..step.rows {
         // SAFETY: the step is checked, and `row < rows`.
-        unsafe { micro::<L, PARTS, 1, T, STREAM>(&mut step, row) };
+        unsafe { micro::<L, PARTS, 1, T>(&mut step, row) };
     }
 }
 
@@ -192,7 +169,7 @@ pub(super) unsafe fn row_groups<
 /// # Safety
 /// The CPU has the tier of `L`; the step is checked, has `T` tokens and at least `row + R` rows.
 #[inline(always)]
-unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usize, const STREAM: bool>(
+unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usize>(
     step: &mut Step<'_>,
     row: usize,
 ) {
@@ -205,16 +182,6 @@ unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usi
     // `whole` are read in place, the others from copies of 64 bytes and 16 values.
     unsafe {
         let mut acc = [[[L::zero(); PARTS]; T]; R];
-        if step.resume {
-            for r in 0..R {
-                for t in 0..T {
-                    for part in 0..PARTS {
-                        let at = t * step.acc_stride + r * LANES + part * width;
-                        acc[r][t][part] = L::load(store.add(at));
-                    }
-                }
-            }
-        }
         for col in (0..whole).step_by(LANES) {
             for part in 0..PARTS {
                 let col = col + part * width;
@@ -224,7 +191,7 @@ unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usi
                 }
                 for r in 0..R {
                     let at = weight.add(r * step.weight_stride + col * L::BYTES);
-                    if STREAM && part == 0 {
+                    if part == 0 {
                         _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
                     }
                     let w = L::weights(at);
@@ -266,19 +233,77 @@ unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usi
 /// # Safety
 /// The CPU has the tier of `M`.
 pub(super) unsafe fn run<M: Micro>(tile: &mut Tile<'_>) {
+    let acts = tile.acts;
     let mut buffer = std::mem::take(&mut tile.scratch.acc);
-    for first_row in (0..tile.rows).step_by(PANEL_ROWS) {
-        let rows = PANEL_ROWS.min(tile.rows - first_row);
-        for first_token in (0..tile.acts.tokens).step_by(CHUNK_TOKENS) {
-            let tokens = CHUNK_TOKENS.min(tile.acts.tokens - first_token);
+    let mut arranged = std::mem::take(&mut tile.scratch.arranged);
+    let mut x =
+        Groups { x: &acts.x, cols: acts.cols, tokens: acts.tokens, count: acts.tokens.div_ceil(M::TOKENS) };
+    if x.count > 1 {
+        let bytes = 4 * acts.tokens * acts.cols.next_multiple_of(LANES);
+        // SAFETY: the caller vouches for the tier.
+        let packed = arranged.get::<M>(acts.stamp, bytes, |out| unsafe { pack::<M>(x, floats_mut(out)) });
+        x.x = floats(packed);
+    }
+    let panel_rows = panel_rows(M::PACKED);
+    for first_row in (0..tile.rows).step_by(panel_rows) {
+        let rows = panel_rows.min(tile.rows - first_row);
+        for first_group in (0..x.count).step_by(CHUNK_GROUPS) {
+            let groups = first_group..(first_group + CHUNK_GROUPS).min(x.count);
             // SAFETY: the caller vouches for the tier.
-            unsafe { block::<M>(tile, &mut buffer, first_row, rows, first_token, tokens) };
+            unsafe { block::<M>(tile, &mut buffer, first_row, rows, x, groups) };
         }
     }
     tile.scratch.acc = buffer;
+    tile.scratch.arranged = arranged;
 }
 
-/// Runs at most [`PANEL_ROWS`] rows times at most [`CHUNK_TOKENS`] tokens.
+/// Tokens in groups, as even as they can be: 7 are 4 and 3, not 6 and 1.
+#[derive(Clone, Copy)]
+struct Groups<'a> {
+    /// One group: `[token][column]`; more: panel after panel of [`float_panels::COLS`] columns, and in it the groups.
+    x: &'a [f32],
+    cols: usize,
+    tokens: usize,
+    /// Groups.
+    count: usize,
+}
+
+impl<'a> Groups<'a> {
+    /// Tokens before group `g`.
+    fn first(self, g: usize) -> usize {
+        self.tokens * g / self.count
+    }
+
+    /// Where a group's panel is, the columns from `first_col` on.
+    fn place(self, first_col: usize, g: usize) -> Range<usize> {
+        let width = float_panels::COLS.min(self.cols - first_col).next_multiple_of(LANES);
+        let start = first_col * self.tokens;
+        start + self.first(g) * width..start + self.first(g + 1) * width
+    }
+
+    fn panel(self, first_col: usize, g: usize) -> &'a [f32] {
+        &self.x[self.place(first_col, g)]
+    }
+}
+
+/// Lays all tokens into panels.
+///
+/// # Safety
+/// The CPU has the tier of `M`.
+unsafe fn pack<M: Micro>(rows: Groups<'_>, out: &mut [f32]) {
+    for first_col in (0..rows.cols).step_by(float_panels::COLS) {
+        let cols = float_panels::COLS.min(rows.cols - first_col);
+        for g in 0..rows.count {
+            let (from, to) = (rows.first(g), rows.first(g + 1));
+            let x = &rows.x[from * rows.cols + first_col..];
+            let source = Source { x, stride: rows.cols, cols, tokens: to - from };
+            // SAFETY: as the caller promises.
+            unsafe { M::pack_tokens(source, &mut out[rows.place(first_col, g)]) };
+        }
+    }
+}
+
+/// Runs at most [`panel_rows`] rows times some groups of tokens.
 ///
 /// # Safety
 /// The CPU has the tier of `M`.
@@ -287,77 +312,104 @@ unsafe fn block<M: Micro>(
     buffer: &mut Vec<f32>,
     first_row: usize,
     rows: usize,
-    first_token: usize,
-    tokens: usize,
+    x: Groups<'_>,
+    groups: Range<usize>,
 ) {
-    let cols = tile.acts.cols;
-    let x = &tile.acts.x[first_token * cols..][..tokens * cols];
+    let cols = x.cols;
+    let (first_token, end) = (x.first(groups.start), x.first(groups.end));
+    let tokens = end - first_token;
     let weight = &tile.weight[first_row * tile.row_bytes..][..rows * tile.row_bytes];
     let acc_stride = rows.next_multiple_of(8) * LANES;
-    let width = cols.min(PANEL_COLS).next_multiple_of(LANES);
-    let direct = tokens <= M::TOKENS;
-    let (panel_len, group_len) = if direct { (0, 0) } else { (rows * width, M::TOKENS * width) };
-    let (acc, rest) =
-        aligned(buffer, tokens * acc_stride + panel_len + group_len).split_at_mut(tokens * acc_stride);
-    let (panel, group) = rest.split_at_mut(panel_len);
-
-    if direct {
+    let sums = tokens * acc_stride;
+    let acc = if x.count == 1 {
+        let acc = aligned(buffer, sums);
         let step = Step {
             weight,
             weight_stride: tile.row_bytes,
             rows,
-            x,
+            x: x.x,
             x_stride: cols,
             tokens,
             cols,
             acc,
             acc_stride,
-            resume: false,
         };
         // SAFETY: the caller vouches for the tier.
         unsafe { M::direct(step) };
+        acc
     } else {
-        for first_col in (0..cols).step_by(PANEL_COLS) {
-            let panel_cols = PANEL_COLS.min(cols - first_col);
-            let width = panel_cols.next_multiple_of(LANES);
-            for (row, out) in panel.chunks_exact_mut(width).take(rows).enumerate() {
-                let bytes = &weight[row * tile.row_bytes + first_col * M::BYTES..][..panel_cols * M::BYTES];
-                // SAFETY: the caller vouches for the tier.
-                unsafe { M::widen(bytes, out) };
-            }
-            // Micro-tiles as even as they can be: 7 tokens are 4 and 3, not 6 and 1.
-            let groups = tokens.div_ceil(M::TOKENS);
-            for g in 0..groups {
-                let (from, to) = (tokens * g / groups, tokens * (g + 1) / groups);
-                // Packed and aligned: a copy costs less than loads that straddle cache lines, row group by row group.
-                for (token, out) in (from..to).zip(group.chunks_exact_mut(width)) {
-                    out[..panel_cols].copy_from_slice(&x[token * cols + first_col..][..panel_cols]);
-                    out[panel_cols..].fill(0.0);
-                }
-                let step = Step {
-                    weight: as_bytes(&panel[..rows * width]),
-                    weight_stride: width * 4,
-                    rows,
-                    x: group,
-                    x_stride: width,
-                    tokens: to - from,
-                    cols: width,
-                    acc: &mut acc[from * acc_stride..],
-                    acc_stride,
-                    resume: first_col > 0,
-                };
-                // SAFETY: the caller vouches for the tier.
-                unsafe { M::widened(step) };
-            }
-        }
-    }
-
+        let width = cols.min(float_panels::COLS).next_multiple_of(LANES);
+        let panel = rows.next_multiple_of(M::ROWS) * width * M::PACKED / 4;
+        let (acc, panel) = aligned(buffer, sums + panel).split_at_mut(sums);
+        // SAFETY: the caller vouches for the tier.
+        unsafe { by_panels::<M>(weight, rows, x, groups, bytes_mut(panel), acc) };
+        acc
+    };
     for (token, acc) in acc.chunks_exact(acc_stride).enumerate() {
         for (group, acc) in acc.as_chunks::<{ 8 * LANES }>().0.iter().enumerate() {
             // SAFETY: the caller vouches for the tier.
             let sums = unsafe { M::trees(acc) };
             let row = group * 8;
             tile.store(first_token + token, first_row + row, &sums[..8.min(rows - row)]);
+        }
+    }
+}
+
+/// Accumulates all columns of some groups of tokens, panel by panel; `panel` has room for the weights of one.
+///
+/// # Safety
+/// The CPU has the tier of `M`.
+unsafe fn by_panels<M: Micro>(
+    weight: &[u8],
+    rows: usize,
+    x: Groups<'_>,
+    groups: Range<usize>,
+    panel: &mut [u8],
+    acc: &mut [f32],
+) {
+    if x.cols == 0 {
+        return acc.fill(0.0);
+    }
+    let first_token = x.first(groups.start);
+    let acc_stride = acc.len() / (x.first(groups.end) - first_token);
+    let row_bytes = weight.len() / rows;
+    let value_bytes = row_bytes / x.cols;
+    for first_col in (0..x.cols).step_by(float_panels::COLS) {
+        let cols = float_panels::COLS.min(x.cols - first_col);
+        let steps = cols.div_ceil(LANES);
+        let group_bytes = steps * M::ROWS * LANES * M::PACKED;
+        for (rows, out) in weight.chunks(M::ROWS * row_bytes).zip(panel.chunks_exact_mut(group_bytes)) {
+            if rows.len() < M::ROWS * row_bytes {
+                out.fill(0);
+            }
+            for (row, at) in rows.chunks_exact(row_bytes).zip((0..).step_by(LANES * M::PACKED)) {
+                let row = &row[value_bytes * first_col..][..value_bytes * cols];
+                // SAFETY: the caller vouches for the tier.
+                unsafe { M::pack_row(row, &mut out[at..], M::ROWS * row_bytes) };
+            }
+        }
+        for g in groups.clone() {
+            let next_col = first_col + float_panels::COLS;
+            let next = if g + 1 < groups.end {
+                (first_col, g + 1)
+            } else {
+                (if next_col < x.cols { next_col } else { 0 }, groups.start)
+            };
+            let from = x.first(g);
+            // SAFETY: the caller vouches for the tier.
+            unsafe {
+                M::panels(Panels {
+                    weight: panel,
+                    groups: rows.div_ceil(M::ROWS),
+                    x: x.panel(first_col, g),
+                    tokens: x.first(g + 1) - from,
+                    steps,
+                    acc: &mut acc[(from - first_token) * acc_stride..],
+                    acc_stride,
+                    resume: first_col > 0,
+                    next: x.panel(next.0, next.1),
+                });
+            }
         }
     }
 }
@@ -371,8 +423,25 @@ fn aligned(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut buffer[offset..][..len]
 }
 
-/// Values as native-endian bytes.
-fn as_bytes(values: &[f32]) -> &[u8] {
-    // SAFETY: the same memory, every bit pattern is a valid byte, and bytes need no alignment.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+/// Values as bytes.
+fn bytes_mut(values: &mut [f32]) -> &mut [u8] {
+    // SAFETY: the same memory, borrowed exclusively; every bit pattern is a valid byte and a valid float, and bytes need
+    // no alignment.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
+/// Bytes at a cache line's start as values.
+fn floats(bytes: &[u8]) -> &[f32] {
+    // SAFETY: every bit pattern is a valid float.
+    let (before, values, _) = unsafe { bytes.align_to::<f32>() };
+    assert!(before.is_empty(), "values that are not aligned");
+    values
+}
+
+/// The same to be written.
+fn floats_mut(bytes: &mut [u8]) -> &mut [f32] {
+    // SAFETY: every bit pattern is a valid float, and a valid byte.
+    let (before, values, _) = unsafe { bytes.align_to_mut::<f32>() };
+    assert!(before.is_empty(), "values that are not aligned");
+    values
 }

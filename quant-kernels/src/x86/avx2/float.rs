@@ -2,7 +2,8 @@
 
 use crate::isa::Avx2;
 use crate::types::TileFn;
-use crate::x86::float::{LANES, Load, Micro, Step, row_groups, run, widen};
+use crate::x86::float::{LANES, Load, Micro, Step, row_groups, run};
+use crate::x86::float_panels::{Panels, Source, multiply, pack_tokens, widen_row};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -101,26 +102,38 @@ impl Load<2> for Bf16 {
 
 struct Kernel<L>(PhantomData<L>);
 
-impl<L: Load<2>> Micro for Kernel<L> {
+impl<L: Load<2> + 'static> Micro for Kernel<L> {
     const TOKENS: usize = 3;
-    const BYTES: usize = L::BYTES;
+    const ROWS: usize = 2;
+    const PACKED: usize = 4;
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn direct(step: Step<'_>) {
         // SAFETY: as the caller promises.
-        unsafe { by_tokens::<L, true>(step) }
+        unsafe { by_tokens::<L>(step) }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn widened(step: Step<'_>) {
+    unsafe fn pack_row(weights: &[u8], out: &mut [u8], _ahead: usize) {
         // SAFETY: as the caller promises.
-        unsafe { by_tokens::<F32, false>(step) }
+        unsafe { widen_row::<L, 2>(weights, out, Self::ROWS) }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn widen(weights: &[u8], out: &mut [f32]) {
+    unsafe fn pack_tokens(from: Source<'_>, out: &mut [f32]) {
+        pack_tokens(from, out);
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn panels(panels: Panels<'_>) {
+        // More tokens than a micro-tile has are two of them or more, as even as they can be.
         // SAFETY: as the caller promises.
-        unsafe { widen::<L, 2>(weights, out) }
+        unsafe {
+            match panels.tokens {
+                2 => multiply::<F32, 2, 2, 2>(panels),
+                _ => multiply::<F32, 2, 2, 3>(panels),
+            }
+        }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -134,15 +147,15 @@ impl<L: Load<2>> Micro for Kernel<L> {
 /// # Safety
 /// The CPU has the tier, for which the caller is compiled.
 #[inline(always)]
-unsafe fn by_tokens<L: Load<2>, const STREAM: bool>(step: Step<'_>) {
+unsafe fn by_tokens<L: Load<2>>(step: Step<'_>) {
     // SAFETY: as the caller promises.
     unsafe {
         match step.tokens {
-            1 => row_groups::<L, 2, 4, 1, STREAM>(step),
-            2 => row_groups::<L, 2, 2, 2, STREAM>(step),
+            1 => row_groups::<L, 2, 4, 1>(step),
+            2 => row_groups::<L, 2, 2, 2>(step),
             tokens => {
                 assert_eq!(tokens, 3, "tokens of a micro-tile");
-                row_groups::<L, 2, 2, 3, STREAM>(step);
+                row_groups::<L, 2, 2, 3>(step);
             }
         }
     }

@@ -1,32 +1,44 @@
 //! Steps of blocks with an f32 term each.
 
 use super::panel::Panel;
-use super::step::{Blocks, Fetch, Lanes, Tokens, dot, four_times, resume, store_f32, term};
+use super::step::{
+    Blocks, Chunk, Fetch, Starts, Tokens, by_tokens, dot, four_times, resume, store_f32, term,
+};
 use std::arch::x86_64::*;
 
 /// Blocks of `SUB` values with a float step each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) fn step<const P: usize, const T: usize, const SUB: usize>(
+pub(super) fn step<const P: usize, const SUB: usize, const T: usize>(
     panels: &[Panel; P],
     x: Tokens<'_>,
     fetch: &mut Fetch,
+    acc: &mut [[[f32; 16]; P]],
+) {
+    by_tokens!(32, T, blocks::<P, SUB>, panels, x, fetch, acc);
+}
+
+/// All blocks of `T` tokens.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn blocks<const P: usize, const SUB: usize, const T: usize>(
+    panels: &[Panel; P],
+    x: Chunk<'_, 32, T>,
+    fetch: &mut Fetch,
     acc: &mut [[[f32; 16]; P]; T],
 ) {
-    let at = x.blocks::<32>(T);
     let mut sums = [[_mm512_setzero_ps(); P]; T];
     for t in 0..T {
         for p in 0..P {
-            sums[t][p] = resume(x.earlier(), &acc[t][p]);
+            sums[t][p] = resume(x.earlier, &acc[t][p]);
         }
     }
-    let start: &[Lanes; T] = x.starts.first_chunk().expect("a start for every token");
     for j in 0..x.values / SUB {
         if (j * SUB).is_multiple_of(64) {
             fetch.some();
         }
-        // SAFETY: `j < values / SUB`, and `blocks` has checked T tokens.
-        unsafe { block::<P, T, SUB>(panels, at, j, start, &mut sums) };
+        // SAFETY: `j < values / SUB`, and who made `x` has checked T tokens.
+        unsafe { block::<P, SUB, T>(panels, x.at, j, x.starts, &mut sums) };
     }
     for t in 0..T {
         for p in 0..P {
@@ -41,18 +53,18 @@ pub(super) fn step<const P: usize, const T: usize, const SUB: usize>(
 /// This block of `T` tokens is there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn block<const P: usize, const T: usize, const SUB: usize>(
+unsafe fn block<const P: usize, const SUB: usize, const T: usize>(
     panels: &[Panel; P],
     at: Blocks<32>,
     j: usize,
-    start: &[Lanes; T],
+    start: &[Starts; T],
     acc: &mut [[__m512; P]; T],
 ) {
     // Block of activations, and values before these in it.
     let (block, before) = (j * SUB / 32, j * SUB % 32);
     let mut dots = [[_mm512_setzero_si512(); P]; T];
     for t in 0..T {
-        dots[t] = [_mm512_set1_epi32(start[t].0[j]); P];
+        dots[t] = [_mm512_set1_epi32(start[t][j]); P];
     }
     // SAFETY: as the caller promises.
     let dots_of = |k: usize, dots: &mut [[__m512i; P]; T]| unsafe {

@@ -3,7 +3,8 @@
 use crate::isa::Avx512;
 use crate::types::TileFn;
 use crate::x86::avx2;
-use crate::x86::float::{LANES, Load, Micro, Step, row_groups, run, widen};
+use crate::x86::float::{LANES, Load, Micro, Step, row_groups, run};
+use crate::x86::float_panels::{Panels, Source, copy_row, multiply, pack_tokens};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -102,26 +103,42 @@ impl Load<1> for Bf16 {
 
 struct Kernel<L>(PhantomData<L>);
 
-impl<L: Load<1>> Micro for Kernel<L> {
+impl<L: Load<1> + 'static> Micro for Kernel<L> {
     const TOKENS: usize = 6;
-    const BYTES: usize = L::BYTES;
+    const ROWS: usize = 4;
+    const PACKED: usize = L::BYTES;
 
     #[target_feature(enable = "avx512f")]
     unsafe fn direct(step: Step<'_>) {
         // SAFETY: as the caller promises.
-        unsafe { by_tokens::<L, true>(step) }
+        unsafe { by_tokens::<L>(step) }
     }
 
     #[target_feature(enable = "avx512f")]
-    unsafe fn widened(step: Step<'_>) {
-        // SAFETY: as the caller promises.
-        unsafe { by_tokens::<F32, false>(step) }
+    unsafe fn pack_row(weights: &[u8], out: &mut [u8], ahead: usize) {
+        match L::BYTES {
+            2 => copy_row::<32>(weights, out, Self::ROWS, ahead),
+            _ => copy_row::<64>(weights, out, Self::ROWS, ahead),
+        }
     }
 
     #[target_feature(enable = "avx512f")]
-    unsafe fn widen(weights: &[u8], out: &mut [f32]) {
+    unsafe fn pack_tokens(from: Source<'_>, out: &mut [f32]) {
+        pack_tokens(from, out);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn panels(panels: Panels<'_>) {
+        // More tokens than a micro-tile has are two of them or more, as even as they can be.
         // SAFETY: as the caller promises.
-        unsafe { widen::<L, 1>(weights, out) }
+        unsafe {
+            match panels.tokens {
+                3 => multiply::<L, 1, 4, 3>(panels),
+                4 => multiply::<L, 1, 4, 4>(panels),
+                5 => multiply::<L, 1, 4, 5>(panels),
+                _ => multiply::<L, 1, 4, 6>(panels),
+            }
+        }
     }
 
     #[target_feature(enable = "avx512f")]
@@ -135,18 +152,18 @@ impl<L: Load<1>> Micro for Kernel<L> {
 /// # Safety
 /// The CPU has the tier, for which the caller is compiled.
 #[inline(always)]
-unsafe fn by_tokens<L: Load<1>, const STREAM: bool>(step: Step<'_>) {
+unsafe fn by_tokens<L: Load<1>>(step: Step<'_>) {
     // SAFETY: as the caller promises.
     unsafe {
         match step.tokens {
-            1 => row_groups::<L, 1, 8, 1, STREAM>(step),
-            2 => row_groups::<L, 1, 8, 2, STREAM>(step),
-            3 => row_groups::<L, 1, 8, 3, STREAM>(step),
-            4 => row_groups::<L, 1, 4, 4, STREAM>(step),
-            5 => row_groups::<L, 1, 4, 5, STREAM>(step),
+            1 => row_groups::<L, 1, 8, 1>(step),
+            2 => row_groups::<L, 1, 8, 2>(step),
+            3 => row_groups::<L, 1, 8, 3>(step),
+            4 => row_groups::<L, 1, 4, 4>(step),
+            5 => row_groups::<L, 1, 4, 5>(step),
             tokens => {
                 assert_eq!(tokens, 6, "tokens of a micro-tile");
-                row_groups::<L, 1, 4, 6, STREAM>(step);
+                row_groups::<L, 1, 4, 6>(step);
             }
         }
     }

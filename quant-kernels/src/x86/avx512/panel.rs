@@ -8,7 +8,7 @@
 use super::columns::{self, Columns};
 use super::linear::{self, Linear};
 use super::load::Rows;
-use super::step::{self, Fetch, Lanes, Tokens, has_minima};
+use super::step::{self, Fetch, Tokens, has_minima, has_starts};
 use crate::matmul::Tile;
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -183,11 +183,17 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
     let cols = tile.acts.cols;
     let minima = const { has_minima::<F>() };
     let mut panels = [Panel::ZERO; P];
-    let mut starts = [Lanes([0; 16]); TOKENS];
+    let mut starts = std::mem::take(&mut tile.scratch.starts);
     let mut staged = std::mem::take(&mut tile.scratch.panel);
     let mut buffer = std::mem::take(&mut tile.scratch.acc);
     for first_token in (0..tile.acts.tokens).step_by(TOKENS) {
         let tokens = TOKENS.min(tile.acts.tokens - first_token);
+        // Found out with the first rows and kept for the others.
+        let kept = if const { has_starts::<F>() } { cols.div_ceil(256) } else { 1 };
+        if !const { has_starts::<F>() } {
+            starts.clear();
+        }
+        starts.resize(kept * tokens, [0; 16]);
         let sums = accumulators::<P>(&mut buffer, if minima { 2 * tokens } else { tokens });
         let (acc, accm) = sums.split_at_mut(tokens);
         for first_row in (0..tile.rows).step_by(16 * P) {
@@ -217,31 +223,23 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
                     Fetch::new(next.wrapping_add(16 * P * at), 16 * P * F::BYTES, 1, 0, steps)
                 };
                 let mut x = Tokens::new(tile.acts, first, values, first_token);
-                step::starts::<F>(x, &mut starts[..tokens]);
-                x.starts = &starts[..tokens];
+                let starts = &mut starts[first / 256 % kept * tokens..][..tokens];
+                if first_row == 0 {
+                    step::starts::<F>(x, starts);
+                }
+                x.starts = starts;
                 if minima {
                     step::minima::<F, P>(&panels, x, accm);
                 }
-                let last = first + 256 >= cols;
-                for token in (0..tokens).step_by(T) {
-                    let count = T.min(tokens - token);
-                    if last {
-                        prefetch::<OUT_AHEAD>(tile, first_token + token, first_row..first_row + live, count);
-                    }
-                    match acc[token..].first_chunk_mut::<T>() {
-                        Some(acc) => step::step::<F, P, T>(&panels, x.skip(token), &mut fetch, acc),
-                        None => {
-                            for (t, acc) in (token..).zip(&mut acc[token..]) {
-                                let acc = std::array::from_mut(acc);
-                                step::step::<F, P, 1>(&panels, x.skip(t), &mut fetch, acc);
-                            }
-                        }
-                    }
-                    if last {
-                        for t in token..token + count {
-                            let minima = accm.get(t);
-                            store(tile, first_token + t, first_row..first_row + live, &acc[t], minima);
-                        }
+                if first + 256 < cols {
+                    step::step::<F, P, T>(&panels, x, &mut fetch, acc);
+                    continue;
+                }
+                for (token, acc) in (0..).step_by(OUT).zip(acc.chunks_mut(OUT)) {
+                    prefetch::<OUT>(tile, first_token + token, first_row..first_row + live);
+                    step::step::<F, P, T>(&panels, x.skip(token), &mut fetch, acc);
+                    for (t, acc) in (token..).zip(acc) {
+                        store(tile, first_token + t, first_row..first_row + live, acc, accm.get(t));
                     }
                 }
             }
@@ -255,17 +253,18 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
     }
     tile.scratch.acc = buffer;
     tile.scratch.panel = staged;
+    tile.scratch.starts = starts;
 }
 
-/// Tokens between those whose results' lines are fetched and those that are at work.
-const OUT_AHEAD: usize = 8;
+/// Tokens whose results are stored together, while the lines of the next ones' are fetched.
+const OUT: usize = 8;
 
-/// Fetches the lines of the results of `count` tokens, `AHEAD` after `token`.
+/// Fetches the lines of the results of the `COUNT` tokens after the `COUNT` tokens from `token` on.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn prefetch<const AHEAD: usize>(tile: &mut Tile<'_>, token: usize, rows: Range<usize>, count: usize) {
+fn prefetch<const COUNT: usize>(tile: &mut Tile<'_>, token: usize, rows: Range<usize>) {
     let tokens = tile.acts.tokens;
-    for token in (token + AHEAD..tokens).take(count) {
+    for token in (token + COUNT..tokens).take(COUNT) {
         let (out, _) = tile.part(token, rows.start, rows.len());
         for line in out.chunks(16) {
             _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());

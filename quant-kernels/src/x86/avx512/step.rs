@@ -5,7 +5,7 @@
 
 use super::panel::{Format, Panel, Steps};
 use super::{blocks, super_blocks};
-use crate::activations::Acts;
+use crate::activations::{Acts, Reach};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -19,7 +19,7 @@ pub(super) struct Tokens<'a> {
     /// The first token.
     token: usize,
     /// Where the integer sums of its sub-blocks begin, and those of the tokens after it ([`starts`]).
-    pub starts: &'a [Lanes],
+    pub starts: &'a [Starts],
 }
 
 impl<'a> Tokens<'a> {
@@ -35,12 +35,10 @@ impl<'a> Tokens<'a> {
         Self { token: self.token + count, starts: &self.starts[count..], ..self }
     }
 
-    /// The largest bound of sums over `SUB` codes of `count` tokens.
+    /// The bounds of these tokens' blocks of 256, where there are such.
     #[inline]
-    pub fn reach<const SUB: usize>(self, count: usize) -> u16 {
-        let at = self.acts.place(self.first / 256, self.token, 256);
-        let reach = self.acts.reach[at..][..count].iter();
-        reach.map(|reach| if SUB == 16 { reach.of_16 } else { reach.one_sign_of_32 }).max().unwrap_or(0)
+    pub fn reach(self) -> &'a [Reach] {
+        self.acts.reach.get(self.acts.place(self.first / 256, self.token, 256)..).unwrap_or_default()
     }
 
     /// The lanes in which accumulators hold sums of earlier values: none, or all.
@@ -98,6 +96,18 @@ impl<const LEN: usize> Blocks<LEN> {
     #[inline]
     pub fn d(self, block: usize, token: usize) -> *const f32 {
         self.d.wrapping_add(block + token * self.stride())
+    }
+
+    /// The same of the token `count` tokens on.
+    #[inline]
+    pub fn after(self, count: usize) -> Self {
+        let blocks = count * self.stride();
+        Self {
+            q: self.q.wrapping_add(blocks * LEN),
+            sums: self.sums.wrapping_add(blocks * (LEN / 16)),
+            d: self.d.wrapping_add(blocks),
+            ..self
+        }
     }
 
     /// Blocks from one token to the next.
@@ -186,39 +196,83 @@ pub(super) fn store_f32(v: &mut [f32; 16], value: __m512) {
     unsafe { _mm512_storeu_ps(v.as_mut_ptr(), value) }
 }
 
-/// Adds up to 256 values of `T` tokens to their accumulators, `[T][P]`; minima are left to [`minima`].
+/// Up to 256 values of `T` tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Chunk<'a, const LEN: usize, const T: usize> {
+    pub at: Blocks<LEN>,
+    /// How many values.
+    pub values: usize,
+    /// Where the integer sums of sub-blocks begin.
+    pub starts: &'a [Starts; T],
+    /// The lanes in which accumulators hold sums of earlier values: none, or all.
+    pub earlier: __mmask16,
+    /// Bounds of each token's block of 256, where there are such.
+    pub reach: &'a [Reach],
+}
+
+/// Calls a kernel for every `T` tokens, and with single ones for those left: no function, so that what all calls share is
+/// found out once.
+macro_rules! by_tokens {
+    ($LEN:literal, $T:ident, $kernel:ident::<$($generic:tt),+>, $panels:ident, $x:ident, $fetch:ident, $acc:ident) => {{
+        let mut at = $x.blocks::<$LEN>($acc.len());
+        let (values, earlier) = ($x.values, $x.earlier());
+        let mut reach = $x.reach();
+        let (starts, last_starts) = $x.starts[..$acc.len()].as_chunks::<$T>();
+        let (acc, last) = $acc.as_chunks_mut::<$T>();
+        for (acc, starts) in acc.iter_mut().zip(starts) {
+            $kernel::<$($generic),+, $T>($panels, Chunk { at, values, starts, earlier, reach }, $fetch, acc);
+            (at, reach) = (at.after($T), reach.get($T..).unwrap_or_default());
+        }
+        for (acc, starts) in last.as_chunks_mut::<1>().0.iter_mut().zip(last_starts.as_chunks::<1>().0) {
+            $kernel::<$($generic),+, 1>($panels, Chunk { at, values, starts, earlier, reach }, $fetch, acc);
+            (at, reach) = (at.after(1), reach.get(1..).unwrap_or_default());
+        }
+    }};
+}
+pub(super) use by_tokens;
+
+/// Adds up to 256 values of tokens, `T` at a time, to their accumulators, `[token][P]`; minima are left to [`minima`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub(super) fn step<F: Format, const P: usize, const T: usize>(
     panels: &[Panel; P],
     x: Tokens<'_>,
     fetch: &mut Fetch,
-    acc: &mut [[[f32; 16]; P]; T],
+    acc: &mut [[[f32; 16]; P]],
 ) {
     match F::STEPS {
-        Steps::Blocks { sub: 16, .. } => blocks::step::<P, T, 16>(panels, x, fetch, acc),
-        Steps::Blocks { .. } => blocks::step::<P, T, 32>(panels, x, fetch, acc),
-        Steps::Super { sub: 16, .. } => super_blocks::pair_step::<F, P, T, 16>(panels, x, fetch, acc),
+        Steps::Blocks { sub: 16, .. } => blocks::step::<P, 16, T>(panels, x, fetch, acc),
+        Steps::Blocks { .. } => blocks::step::<P, 32, T>(panels, x, fetch, acc),
+        Steps::Super { sub: 16, .. } => super_blocks::pair_steps::<F, P, 16, T>(panels, x, fetch, acc),
         Steps::Super { sub: 256, .. } => super_blocks::scaled_codes::<F, P, T>(panels, x, fetch, acc),
-        Steps::Super { .. } => super_blocks::pair_step::<F, P, T, 32>(panels, x, fetch, acc),
-        Steps::Wide => super_blocks::wide_step::<F, P, T, 32>(panels, x, fetch, acc),
+        Steps::Super { .. } => super_blocks::pair_steps::<F, P, 32, T>(panels, x, fetch, acc),
+        Steps::Wide => super_blocks::wide_steps::<F, P, 32, T>(panels, x, fetch, acc),
     }
+}
+
+/// Values in a sub-block, and what its codes are too large by, for types that have [`starts`].
+const fn offset<F: Format>() -> Option<(usize, i16)> {
+    match (F::STEPS, F::OFFSET) {
+        (Steps::Blocks { offset: 0, .. } | Steps::Super { sub: 256, .. }, _) => None,
+        (Steps::Blocks { sub, offset, .. }, _) | (Steps::Super { sub, .. }, Some(offset)) => {
+            Some((sub, offset))
+        }
+        (Steps::Wide, Some(offset)) => Some((32, offset)),
+        (_, None) => None,
+    }
+}
+
+/// Whether there are [`starts`]; without them all sums begin at zero.
+pub(super) const fn has_starts<F: Format>() -> bool {
+    offset::<F>().is_some()
 }
 
 /// Where the integer sums of tokens' sub-blocks begin, for types whose codes have an offset: they take off what the offset
 /// adds too much.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) fn starts<F: Format>(x: Tokens<'_>, out: &mut [Lanes]) {
-    let (sub, offset) = match F::STEPS {
-        Steps::Blocks { sub, offset, .. } => (sub, offset),
-        Steps::Super { sub: 256, .. } => return,
-        Steps::Super { sub, .. } => (sub, F::OFFSET.unwrap_or(0)),
-        Steps::Wide => (32, F::OFFSET.unwrap_or(0)),
-    };
-    if offset == 0 {
-        return;
-    }
+pub(super) fn starts<F: Format>(x: Tokens<'_>, out: &mut [Starts]) {
+    let Some((sub, offset)) = (const { offset::<F>() }) else { return };
     let count = x.values / 16;
     let at = x.blocks::<16>(out.len());
     for (t, out) in out.iter_mut().enumerate() {
@@ -255,19 +309,17 @@ pub(super) fn minima<F: Format, const P: usize>(
     }
 }
 
-/// Something of 64 bytes that is broadcast lane by lane.
-#[repr(align(64))]
-#[derive(Clone, Copy)]
-pub(super) struct Lanes(pub [i32; 16]);
+/// Where the integer sums of a token's sub-blocks of up to 256 values begin.
+pub(super) type Starts = [i32; 16];
 
-/// The same for one token, from `count` sums of 16 activations, at most 16.
+/// [`starts`] of one token, from `count` sums of 16 activations, at most 16.
 ///
 /// # Safety
 /// The sums can be read.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn starts_of<const SUB: usize>(sums: *const i16, count: usize, offset: i16) -> Lanes {
-    let mut lanes = Lanes([0; 16]);
+unsafe fn starts_of<const SUB: usize>(sums: *const i16, count: usize, offset: i16) -> Starts {
+    let mut lanes = [0; 16];
     // SAFETY: the caller vouches for the sums; stores of 64 bytes.
     unsafe {
         let sums = _mm256_maskz_loadu_epi16(((1u32 << count) - 1) as u16, sums);
@@ -276,7 +328,7 @@ unsafe fn starts_of<const SUB: usize>(sums: *const i16, count: usize, offset: i1
         } else {
             _mm512_mullo_epi32(_mm512_cvtepi16_epi32(sums), _mm512_set1_epi32((-offset).into()))
         };
-        _mm512_store_si512(lanes.0.as_mut_ptr().cast(), products);
+        _mm512_storeu_si512(lanes.as_mut_ptr().cast(), products);
     }
     lanes
 }

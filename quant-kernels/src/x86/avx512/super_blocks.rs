@@ -5,7 +5,8 @@
 //! by one. Two sub-blocks at a time are under way, so that sums hide each other's latency.
 
 use super::panel::{Format, Panel, Steps};
-use super::step::{Fetch, PARTS, Tokens, dot, dpwssd, four_times, resume, store_f32, term};
+use super::step::{Chunk, Fetch, PARTS, Tokens, by_tokens, dot, dpwssd, four_times, resume, store_f32, term};
+use crate::activations::Reach;
 use std::arch::x86_64::*;
 
 /// Where the sum of a sub-block begins, so that those that fit i16 are told by their upper halves being zero.
@@ -62,43 +63,85 @@ macro_rules! pair_dots {
 /// `SUB` values share an integer scale.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) fn pair_step<F: Format, const P: usize, const T: usize, const SUB: usize>(
+pub(super) fn pair_steps<F: Format, const P: usize, const SUB: usize, const T: usize>(
     panels: &[Panel; P],
     x: Tokens<'_>,
+    fetch: &mut Fetch,
+    acc: &mut [[[f32; 16]; P]],
+) {
+    by_tokens!(256, T, pair_step::<F, P, SUB>, panels, x, fetch, acc);
+}
+
+/// [`pair_steps`] for sums of any size.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn wide_steps<F: Format, const P: usize, const SUB: usize, const T: usize>(
+    panels: &[Panel; P],
+    x: Tokens<'_>,
+    fetch: &mut Fetch,
+    acc: &mut [[[f32; 16]; P]],
+) {
+    by_tokens!(256, T, wide_step::<F, P, SUB>, panels, x, fetch, acc);
+}
+
+/// Super-blocks whose codes have the scales in them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn scaled_codes<F: Format, const P: usize, const T: usize>(
+    panels: &[Panel; P],
+    x: Tokens<'_>,
+    fetch: &mut Fetch,
+    acc: &mut [[[f32; 16]; P]],
+) {
+    by_tokens!(256, T, scaled_step::<F, P>, panels, x, fetch, acc);
+}
+
+/// The largest bound of sums over `SUB` codes.
+#[inline]
+fn reach<const SUB: usize>(reach: &[Reach]) -> u16 {
+    reach.iter().map(|reach| if SUB == 16 { reach.of_16 } else { reach.one_sign_of_32 }).max().unwrap_or(0)
+}
+
+/// [`pair_steps`] for `T` tokens.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn pair_step<F: Format, const P: usize, const SUB: usize, const T: usize>(
+    panels: &[Panel; P],
+    x: Chunk<'_, 256, T>,
     fetch: &mut Fetch,
     acc: &mut [[[f32; 16]; P]; T],
 ) {
     match F::NARROW {
-        None => narrow_step::<F, P, T, SUB, true>(panels, x, fetch, acc),
-        Some(most) if x.reach::<SUB>(T) <= most => {
-            narrow_step::<F, P, T, SUB, false>(panels, x, fetch, acc);
+        None => narrow_step::<F, P, SUB, true, T>(panels, x, fetch, acc),
+        Some(most) if reach::<SUB>(&x.reach[..T]) <= most => {
+            narrow_step::<F, P, SUB, false, T>(panels, x, fetch, acc);
         }
-        Some(_) => checked_step::<F, P, T, SUB>(panels, x, fetch, acc),
+        Some(_) => checked_step::<F, P, SUB, T>(panels, x, fetch, acc),
     }
 }
 
 /// [`narrow_step`] for types of which few blocks need the check: apart, so that the others have all registers.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn checked_step<F: Format, const P: usize, const T: usize, const SUB: usize>(
+fn checked_step<F: Format, const P: usize, const SUB: usize, const T: usize>(
     panels: &[Panel; P],
-    x: Tokens<'_>,
+    x: Chunk<'_, 256, T>,
     fetch: &mut Fetch,
     acc: &mut [[[f32; 16]; P]; T],
 ) {
-    narrow_step::<F, P, T, SUB, true>(panels, x, fetch, acc);
+    narrow_step::<F, P, SUB, true, T>(panels, x, fetch, acc);
 }
 
 /// [`pair_step`] where sums fit i16, or with `CHECK` where it is to be seen whether they do.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn narrow_step<F: Format, const P: usize, const T: usize, const SUB: usize, const CHECK: bool>(
+fn narrow_step<F: Format, const P: usize, const SUB: usize, const CHECK: bool, const T: usize>(
     panels: &[Panel; P],
-    x: Tokens<'_>,
+    x: Chunk<'_, 256, T>,
     fetch: &mut Fetch,
     acc: &mut [[[f32; 16]; P]; T],
 ) {
-    let at = x.blocks::<256>(T);
+    let at = x.at;
     let zero = _mm512_setzero_si512();
     let bias = _mm512_set1_epi32(if CHECK { BIAS } else { 0 });
     let mut isum = [[zero; P]; T];
@@ -131,20 +174,23 @@ fn narrow_step<F: Format, const P: usize, const T: usize, const SUB: usize, cons
         }
     }
     if CHECK && _mm512_test_epi32_mask(seen, _mm512_set1_epi32(!0xffff)) != 0 {
-        return seldom::<F, P, T, SUB>(panels, x, fetch, acc);
+        return seldom::<F, P, SUB, T>(panels, x, fetch, acc);
     }
-    finish::<F, P, T, SUB>(panels, x, isum, acc);
+    finish::<F, P, SUB, T>(panels, x, isum, acc);
 }
 
 /// Where the sums of sub-blocks `2j` and `2j + 1` begin.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn begin<F: Format, const P: usize, const T: usize>(x: Tokens<'_>, j: usize) -> [[[__m512i; P]; T]; 2] {
+fn begin<F: Format, const P: usize, const T: usize>(
+    x: Chunk<'_, 256, T>,
+    j: usize,
+) -> [[[__m512i; P]; T]; 2] {
     let mut dots = [[[_mm512_setzero_si512(); P]; T]; 2];
     if F::OFFSET.is_some() {
         for half in 0..2 {
             for t in 0..T {
-                dots[half][t] = [_mm512_set1_epi32(x.starts[t].0[2 * j + half]); P];
+                dots[half][t] = [_mm512_set1_epi32(x.starts[t][2 * j + half]); P];
             }
         }
     }
@@ -154,25 +200,25 @@ fn begin<F: Format, const P: usize, const T: usize>(x: Tokens<'_>, j: usize) -> 
 /// [`wide_step`] for types of which few blocks need it.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn seldom<F: Format, const P: usize, const T: usize, const SUB: usize>(
+fn seldom<F: Format, const P: usize, const SUB: usize, const T: usize>(
     panels: &[Panel; P],
-    x: Tokens<'_>,
+    x: Chunk<'_, 256, T>,
     fetch: &mut Fetch,
     acc: &mut [[[f32; 16]; P]; T],
 ) {
-    wide_step::<F, P, T, SUB>(panels, x, fetch, acc);
+    wide_step::<F, P, SUB, T>(panels, x, fetch, acc);
 }
 
 /// [`pair_step`] for sums of any size: each is multiplied with its scale.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) fn wide_step<F: Format, const P: usize, const T: usize, const SUB: usize>(
+fn wide_step<F: Format, const P: usize, const SUB: usize, const T: usize>(
     panels: &[Panel; P],
-    x: Tokens<'_>,
+    x: Chunk<'_, 256, T>,
     fetch: &mut Fetch,
     acc: &mut [[[f32; 16]; P]; T],
 ) {
-    let at = x.blocks::<256>(T);
+    let at = x.at;
     let mut isum = [[_mm512_setzero_si512(); P]; T];
     for j in 0..128 / SUB {
         if (j * PARTS).is_multiple_of(128 / SUB) {
@@ -191,19 +237,19 @@ pub(super) fn wide_step<F: Format, const P: usize, const T: usize, const SUB: us
             }
         }
     }
-    finish::<F, P, T, SUB>(panels, x, isum, acc);
+    finish::<F, P, SUB, T>(panels, x, isum, acc);
 }
 
-/// Super-blocks whose codes have the scales in them.
+/// [`scaled_codes`] for `T` tokens.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) fn scaled_codes<F: Format, const P: usize, const T: usize>(
+fn scaled_step<F: Format, const P: usize, const T: usize>(
     panels: &[Panel; P],
-    x: Tokens<'_>,
+    x: Chunk<'_, 256, T>,
     fetch: &mut Fetch,
     acc: &mut [[[f32; 16]; P]; T],
 ) {
-    let at = x.blocks::<256>(T);
+    let at = x.at;
     let mut dots = [[[_mm512_setzero_si512(); P]; T]; 2];
     if let Some(offset) = F::OFFSET {
         for t in 0..T {
@@ -227,7 +273,7 @@ pub(super) fn scaled_codes<F: Format, const P: usize, const T: usize>(
             isum[t][p] = _mm512_add_epi32(isum[t][p], dots[1][t][p]);
         }
     }
-    finish::<F, P, T, 16>(panels, x, isum, acc);
+    finish::<F, P, 16, T>(panels, x, isum, acc);
 }
 
 /// Where the sum of a whole block begins if codes have an offset, from the sums of 16 activations.
@@ -248,13 +294,13 @@ unsafe fn whole_start(sums: *const i16, offset: i16) -> __m512i {
 /// Adds the f32 terms of a super-block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn finish<F: Format, const P: usize, const T: usize, const SUB: usize>(
+fn finish<F: Format, const P: usize, const SUB: usize, const T: usize>(
     panels: &[Panel; P],
-    x: Tokens<'_>,
+    x: Chunk<'_, 256, T>,
     mut isum: [[__m512i; P]; T],
     acc: &mut [[[f32; 16]; P]; T],
 ) {
-    let at = x.blocks::<256>(T);
+    let at = x.at;
     if adds_sums::<F>() {
         for t in 0..T {
             // SAFETY: `blocks` has checked T tokens.
@@ -269,7 +315,7 @@ fn finish<F: Format, const P: usize, const T: usize, const SUB: usize>(
         let dx = _mm512_set1_ps(unsafe { *at.d(0, t) });
         for p in 0..P {
             let term = term(&panels[p].d[0], dx, isum[t][p]);
-            let sum = _mm512_add_ps(resume(x.earlier(), &acc[t][p]), term);
+            let sum = _mm512_add_ps(resume(x.earlier, &acc[t][p]), term);
             store_f32(&mut acc[t][p], sum);
         }
     }
