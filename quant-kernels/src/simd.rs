@@ -44,6 +44,12 @@ pub(crate) trait Simd: Copy {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The larger; `b` where `a` is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller of two numbers.
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        let minus = self.splat(-1.0);
+        self.mul(self.max(self.mul(a, minus), self.mul(b, minus)), minus)
+    }
     /// `below` in the lanes where `x < limit`, `other` elsewhere and where `x` is NaN.
     fn select(self, x: Self::V, limit: f32, below: Self::V, other: Self::V) -> Self::V;
     /// The bits of `v` plus the low bits of `exponent` in the exponent's place.

@@ -1,7 +1,7 @@
 //! Softmax of a row: exact maximum, exp, sum by lanes, division.
 
 use crate::Isa;
-use crate::exp::{exp, exp_lanes};
+use crate::exp::{exp, exp_reduce, exp_reduced};
 use crate::simd::{self, Kernel, LANES, Simd, padded};
 use crate::types::f32::tree;
 
@@ -49,15 +49,22 @@ pub(crate) fn exp_minus(x: &mut [f32], max: f32) {
     }
 }
 
-/// [`exp_minus`] of whole lines, and [`sum`].
+/// [`exp_minus`] of whole lines, of which none is above `max`, and [`sum`].
 #[inline(always)]
 pub(crate) fn exp_minus_sum<S: Simd>(s: S, lines: &mut [[f32; LANES]], max: f32) -> f32 {
-    let max = s.splat(max);
-    let mut sum = s.splat(0.0);
-    for line in lines {
-        let weight = exp_lanes(s, s.sub(s.load(line), max));
-        s.store(weight, line);
-        sum = s.add(sum, weight);
+    let (max, mut sum) = (s.splat(max), s.splat(0.0));
+    let mut powers = [[0.0; LANES]; 16];
+    for lines in lines.chunks_mut(powers.len()) {
+        for (line, power) in lines.iter_mut().zip(&mut powers) {
+            let halves = exp_reduce(s, s.sub(s.load(line), max));
+            s.store(halves[0], line);
+            s.store(halves[1], power);
+        }
+        for (line, power) in lines.iter_mut().zip(&powers) {
+            let weight = exp_reduced(s, s.load(line), s.load(power));
+            s.store(weight, line);
+            sum = s.add(sum, weight);
+        }
     }
     tree(s.lanes(sum))
 }

@@ -27,6 +27,7 @@ Tasks:
                         figures beside the machine's limits and llama.cpp's; without a word the first four
       kernels           every type's matmul, in cache and from memory [--types q4_k,q8_0] [--tokens 1,4,512]
       attention         attention over KV caches of several codecs, one token and many
+                        [--heads 64,128] [--groups 1,4] [--contexts 2048] [--codecs planes-4:planes-4]
       models            prefill and decode of synthetic models of real shape [-p 512] [-n 64]
       start             from the start of a process to the first token
       criterion         the micro-benchmarks of quant-kernels

@@ -1,8 +1,8 @@
 //! Coded pages in a tile of rows: prepared queries, scores and sums.
 
-use super::{AttentionTask, PAGE, SPAN, SPAN_PAGES, ValuePage};
+use super::{AttentionTask, KeyPage, PAGE, Page, SPAN, SPAN_PAGES, ValuePage};
 use crate::Isa;
-use crate::codecs::{CodecScratch, KeyCodec, Space, ValueCodec, take};
+use crate::codecs::{Codec, CodecScratch, KeyCodec, Space, ValueCodec, take};
 use std::ops::Range;
 
 /// Buffers of a tile's coded pages.
@@ -40,28 +40,30 @@ impl Rows<'_, '_> {
         page % SPAN_PAGES * PAGE
     }
 
-    /// Scores of all rows with all positions of a page, not scaled yet: `scores` is `[row][SPAN]`.
+    /// Scores of all rows with all positions of the first of some pages, which is coded, and of those after it that are
+    /// coded alike; not scaled yet: `scores` is `[row][SPAN]`. Returns the page after them.
     pub fn score(
         &self,
         codec: &dyn KeyCodec,
-        bytes: &[u8],
-        page: usize,
+        pages: Range<usize>,
         scratch: &mut CodedScratch,
         scores: &mut [f32],
-    ) {
-        scratch.codec.expect_next(self.after_keys(page));
-        let set = self.prepare(codec, self.task.variants.at(page), scratch);
+    ) -> usize {
+        let first = pages.start;
+        let variant = self.task.variants.at(first);
+        let mut run = [&[][..]; SPAN_PAGES];
+        let alike = |page: &usize| self.task.variants.at(*page) == variant;
+        let len = collect(codec, pages.take_while(alike).map(|page| &self.task.k[page]), &mut run);
+        let after = first + len;
+        // the next keys, or the first values
+        let keys = self.task.k.get(after..(self.span + 1) * SPAN_PAGES).unwrap_or_default();
+        let values = self.task.v.get(self.span * SPAN_PAGES..).unwrap_or_default();
+        scratch.codec.expect_next(keys.iter().map(KeyPage::bytes).chain(values.iter().map(ValuePage::bytes)));
+        let set = self.prepare(codec, variant, scratch);
         let queries = &scratch.queries[set.at..][..self.rows.len() * set.len];
-        codec.score(self.isa, bytes, queries, &mut scratch.codec, &mut scores[Self::at(page)..], SPAN);
-    }
-
-    /// What is read after the keys of a page: the next page's, or the first values.
-    fn after_keys(&self, page: usize) -> &[u8] {
-        let last = (self.span + 1) * SPAN_PAGES - 1;
-        match self.task.k.get(page + 1) {
-            Some(keys) if page < last => keys.bytes(),
-            _ => self.task.v.get(self.span * SPAN_PAGES).map_or(&[], ValuePage::bytes),
-        }
+        let scores = &mut scores[Self::at(first)..];
+        codec.score_pages(self.isa, &run[..len], queries, &mut scratch.codec, scores, SPAN);
+        after
     }
 
     /// The queries for a codec, found or made.
@@ -86,35 +88,61 @@ impl Rows<'_, '_> {
         take(&mut scratch.sums, self.rows.len() * self.task.domains.len()).fill(0.0);
     }
 
-    /// Adds a page's weighted values to the sums of the rows that see some of it: `weights` is `[row][SPAN]`.
+    /// Adds the weighted values of the first of some pages, which is coded, and of those after it that are coded and seen
+    /// alike, to the sums of the rows that see some of them: `weights` is `[row][SPAN]`. Returns the page after them.
     pub fn accumulate(
         &self,
         codec: &dyn ValueCodec,
-        bytes: &[u8],
-        page: usize,
+        pages: Range<usize>,
         weights: &mut [f32],
         scratch: &mut CodedScratch,
-    ) {
-        let Some(domain) = self.task.domains.of(codec.space()) else { return };
+    ) -> usize {
+        let first = pages.start;
+        let rows = self.seers(first, weights);
+        let mut run = [&[][..]; SPAN_PAGES];
+        let alike = |page: &usize| *page == first || self.seers(*page, weights) == rows;
+        let len = collect(codec, pages.take_while(alike).map(|page| &self.task.v[page]), &mut run);
+        let after = first + len;
+        if let (Some(domain), false) = (self.task.domains.of(codec.space()), rows.is_empty()) {
+            // the next values, or the keys of the next span
+            let span = (self.span + 1) * SPAN_PAGES;
+            let values = self.task.v.get(after..span).unwrap_or_default();
+            let keys = self.task.k.get(span..).unwrap_or_default();
+            let next = values.iter().map(ValuePage::bytes).chain(keys.iter().map(KeyPage::bytes));
+            scratch.codec.expect_next(next);
+            let at = self.rows.len() * domain.at;
+            let sums = &mut scratch.sums[at + rows.start * domain.len..at + rows.end * domain.len];
+            let weights = &weights[rows.start * SPAN + Self::at(first)..];
+            codec.accumulate_pages(self.isa, &run[..len], weights, SPAN, &mut scratch.codec, sums);
+        }
+        after
+    }
+
+    /// The rows of the tile that see some of a page. Their weights of the positions that they do not see are made 0.
+    fn seers(&self, page: usize, weights: &mut [f32]) -> Range<usize> {
         let (start, end) = (page * PAGE, (page + 1) * PAGE);
+        // windows move forward with the token
+        let (low, high) = (self.visible(0), self.visible(self.rows.len() - 1));
+        if high.start <= start && end <= low.end {
+            return 0..self.rows.len();
+        }
         let (mut first, mut last) = (self.rows.len(), 0);
-        for (i, row) in self.rows.clone().enumerate() {
-            let visible = self.task.visible_in(row, self.span);
+        for row in 0..self.rows.len() {
+            let visible = self.visible(row);
             let visible = visible.start.clamp(start, end) - start..visible.end.clamp(start, end) - start;
             if !visible.is_empty() {
-                (first, last) = (first.min(i), i + 1);
-                let weights = &mut weights[i * SPAN + Self::at(page)..][..PAGE];
+                (first, last) = (first.min(row), row + 1);
+                let weights = &mut weights[row * SPAN + Self::at(page)..][..PAGE];
                 weights[..visible.start].fill(0.0);
                 weights[visible.end..].fill(0.0);
             }
         }
-        if first < last {
-            scratch.codec.expect_next(self.task.v.get(page + 1).map_or(&[], ValuePage::bytes));
-            let at = self.rows.len() * domain.at;
-            let sums = &mut scratch.sums[at + first * domain.len..at + last * domain.len];
-            let weights = &weights[first * SPAN + Self::at(page)..];
-            codec.accumulate(self.isa, bytes, weights, SPAN, &mut scratch.codec, sums);
-        }
+        first.min(last)..last
+    }
+
+    /// What a row of the tile sees.
+    fn visible(&self, row: usize) -> Range<usize> {
+        self.task.visible_in(self.rows.start + row, self.span)
     }
 
     /// The sums of all domains to each row's part of the results, from `from` on.
@@ -126,4 +154,21 @@ impl Rows<'_, '_> {
             }
         }
     }
+}
+
+/// The bytes of the pages up to the first that another codec made; how many there are.
+fn collect<'a, C: ?Sized + Codec + 'a>(
+    codec: &C,
+    pages: impl Iterator<Item = &'a Page<'a, C>>,
+    run: &mut [&'a [u8]; SPAN_PAGES],
+) -> usize {
+    let mut len = 0;
+    for (run, page) in run.iter_mut().zip(pages) {
+        match page {
+            Page::Coded { codec: of, bytes } if std::ptr::addr_eq(*of, codec) => *run = bytes,
+            _ => break,
+        }
+        len += 1;
+    }
+    len
 }

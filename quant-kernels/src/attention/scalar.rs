@@ -29,8 +29,8 @@ pub(super) fn span(
         for page in pages.clone() {
             let q = task.query(task.variants.at(page), row);
             match task.k[page] {
-                KeyPage::Coded { codec, bytes } => {
-                    rows.score(codec, bytes, page, scratch, scores);
+                KeyPage::Coded { codec, .. } => {
+                    rows.score(codec, page..page + 1, scratch, scores);
                     for score in &mut scores[page * PAGE % SPAN..][..PAGE] {
                         *score *= task.scale;
                     }
@@ -51,7 +51,9 @@ pub(super) fn span(
         let values = &mut part[2..][..task.dv];
         for page in pages {
             match task.v[page] {
-                ValuePage::Coded { codec, bytes } => rows.accumulate(codec, bytes, page, scores, scratch),
+                ValuePage::Coded { codec, .. } => {
+                    rows.accumulate(codec, page..page + 1, scores, scratch);
+                }
                 ValuePage::F16(x) => add(task, page, &visible, scores, |i| x[i].to_f32(), values),
                 ValuePage::F32(x) => add(task, page, &visible, scores, |i| x[i], values),
             }

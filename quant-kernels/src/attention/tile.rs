@@ -8,7 +8,7 @@ use super::{AttentionTask, KeyPage, PAGE, SPAN, ValuePage};
 use crate::Isa;
 use crate::lines::Lines;
 use crate::simd::{Kernel, LANES, Simd, padded};
-use crate::softmax::{exp_minus_sum, maximum};
+use crate::softmax::exp_minus_sum;
 use half::f16;
 use std::ops::Range;
 
@@ -18,6 +18,8 @@ const TILE_ROWS: usize = 64;
 const DIRECT_ROWS: usize = 8;
 /// Lines of scores per row.
 const SCORE_LINES: usize = SPAN / LANES;
+/// Lines of scores of a page.
+const LINES: usize = PAGE / LANES;
 
 /// Buffers of a tile.
 #[derive(Debug, Default, Clone)]
@@ -77,19 +79,21 @@ fn tile<S: Simd>(s: S, tile: &Rows<'_, '_>, scratch: &mut TileScratch, partial: 
     out.fill([0.0; LANES]);
     let pages = if seen.is_empty() { 0..0 } else { seen.start / PAGE..(seen.end - 1) / PAGE + 1 };
 
-    for page in pages.clone() {
+    let mut page = pages.start;
+    while page < pages.end {
+        let keys = match task.k[page] {
+            KeyPage::F16(x) => Plain::F16(x),
+            KeyPage::F32(x) => Plain::F32(x),
+            KeyPage::Coded { codec, .. } => {
+                let scores = scores.as_flattened_mut();
+                page = tile.score(codec, page..pages.end, &mut scratch.coded, scores);
+                continue;
+            }
+        };
         let positions = within(&seen, page);
         let at = page % super::SPAN_PAGES * (PAGE / LANES);
         let q = &q[task.variants.at(page) * set_lines..][..set_lines];
         let plain = Scores { scores: &mut *scores, at, scale: task.scale };
-        let keys = match task.k[page] {
-            KeyPage::F16(x) => Plain::F16(x),
-            KeyPage::F32(x) => Plain::F32(x),
-            KeyPage::Coded { codec, bytes } => {
-                tile.score(codec, bytes, page, &mut scratch.coded, scores.as_flattened_mut());
-                continue;
-            }
-        };
         match direct(keys, task.dk, count) {
             Direct::F16(keys) => plain.fill(s, keys, q, k_lines, positions),
             Direct::F32(keys) => plain.fill(s, keys, q, k_lines, positions),
@@ -99,6 +103,7 @@ fn tile<S: Simd>(s: S, tile: &Rows<'_, '_>, scratch: &mut TileScratch, partial: 
                 plain.fill(s, &*panel, q, k_lines, positions);
             }
         }
+        page += 1;
     }
 
     let width = task.row_len();
@@ -109,17 +114,18 @@ fn tile<S: Simd>(s: S, tile: &Rows<'_, '_>, scratch: &mut TileScratch, partial: 
         (part[0], part[1]) = if visible.is_empty() {
             (f32::NEG_INFINITY, 0.0)
         } else {
-            scale_coded(s, tile, &visible, scores);
-            weigh(s, scores, visible.start - span * SPAN..visible.end - span * SPAN)
+            weigh(s, task, span, &visible, scores)
         };
     }
 
-    for page in pages {
+    let mut page = pages.start;
+    while page < pages.end {
         let plain = match task.v[page] {
             ValuePage::F16(x) => Plain::F16(x),
             ValuePage::F32(x) => Plain::F32(x),
-            ValuePage::Coded { codec, bytes } => {
-                tile.accumulate(codec, bytes, page, scores.as_flattened_mut(), &mut scratch.coded);
+            ValuePage::Coded { codec, .. } => {
+                let weights = scores.as_flattened_mut();
+                page = tile.accumulate(codec, page..pages.end, weights, &mut scratch.coded);
                 continue;
             }
         };
@@ -133,6 +139,7 @@ fn tile<S: Simd>(s: S, tile: &Rows<'_, '_>, scratch: &mut TileScratch, partial: 
                 values.add(s, &*panel, out);
             }
         }
+        page += 1;
     }
 
     for (part, out) in partial.chunks_exact_mut(width).zip(out.chunks_exact(v_lines.max(1))) {
@@ -351,30 +358,37 @@ impl<C: Chunk> Keys<'_, C> {
     }
 }
 
-/// Turns a row's visible scores into weights; returns their maximum and sum.
+/// Scales those of a row's visible scores that are with coded keys, as the others are already, and turns all into weights;
+/// returns their maximum and sum.
 #[inline(always)]
-fn weigh<S: Simd>(s: S, scores: &mut [[f32; LANES]], visible: Range<usize>) -> (f32, f32) {
-    let lines = visible.start / LANES..visible.end.div_ceil(LANES);
-    // invisible neighbours in the first and last line: weight +0.0, which changes no sum
-    let flat = scores.as_flattened_mut();
-    flat[lines.start * LANES..visible.start].fill(f32::NEG_INFINITY);
-    flat[visible.end..lines.end * LANES].fill(f32::NEG_INFINITY);
-    let scores = &mut scores[lines];
-    let max = maximum(s, scores.as_flattened());
-    (max, exp_minus_sum(s, scores, max))
-}
-
-/// Scales the scores of the coded pages that a row sees, as those of the others are already.
-#[inline(always)]
-fn scale_coded<S: Simd>(s: S, tile: &Rows<'_, '_>, visible: &Range<usize>, scores: &mut [[f32; LANES]]) {
-    let scale = s.splat(tile.task.scale);
+fn weigh<S: Simd>(
+    s: S,
+    task: &AttentionTask<'_>,
+    span: usize,
+    visible: &Range<usize>,
+    scores: &mut [[f32; LANES]],
+) -> (f32, f32) {
+    let scale = s.splat(task.scale);
+    let mut most = s.splat(f32::NEG_INFINITY);
     for page in visible.start / PAGE..visible.end.div_ceil(PAGE) {
-        if matches!(tile.task.k[page], KeyPage::Coded { .. }) {
-            for line in &mut scores[page % super::SPAN_PAGES * (PAGE / LANES)..][..PAGE / LANES] {
+        let lines = &mut scores[page % super::SPAN_PAGES * LINES..][..LINES];
+        if matches!(task.k[page], KeyPage::Coded { .. }) {
+            for line in &mut *lines {
                 s.store(s.mul(s.load(line), scale), line);
             }
         }
+        // invisible neighbours: no maximum, and a weight of +0.0, which changes no sum
+        let seen = within(visible, page);
+        let flat = lines.as_flattened_mut();
+        flat[..seen.start].fill(f32::NEG_INFINITY);
+        flat[seen.end..].fill(f32::NEG_INFINITY);
+        for line in lines {
+            most = s.max(s.load(line), most);
+        }
     }
+    let max = s.lanes(most).into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let lines = visible.start - span * SPAN..visible.end - span * SPAN;
+    (max, exp_minus_sum(s, &mut scores[lines.start / LANES..lines.end.div_ceil(LANES)], max))
 }
 
 /// The rows' weights for one page of values.

@@ -106,6 +106,25 @@ pub trait KeyCodec: Codec {
         scores: &mut [f32],
         stride: usize,
     );
+
+    /// [`KeyCodec::score`] of consecutive pages: `scores[r * stride + i * PAGE + t] = q_r . k_t` for page `i`. The same
+    /// bits as page by page.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    fn score_pages(
+        &self,
+        isa: Isa,
+        pages: &[&[u8]],
+        queries: &[f32],
+        scratch: &mut CodecScratch,
+        scores: &mut [f32],
+        stride: usize,
+    ) {
+        for (i, page) in pages.iter().enumerate() {
+            self.score(isa, page, queries, scratch, &mut scores[i * PAGE..], stride);
+        }
+    }
 }
 
 /// A codec of values.
@@ -128,6 +147,25 @@ pub trait ValueCodec: Codec {
         sums: &mut [f32],
     );
 
+    /// [`ValueCodec::accumulate`] of consecutive pages, one after the other: `weights[r * stride + i * PAGE + t]` are
+    /// those of page `i`. The same bits as page by page.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    fn accumulate_pages(
+        &self,
+        isa: Isa,
+        pages: &[&[u8]],
+        weights: &[f32],
+        stride: usize,
+        scratch: &mut CodecScratch,
+        sums: &mut [f32],
+    ) {
+        for (i, page) in pages.iter().enumerate() {
+            self.accumulate(isa, page, &weights[i * PAGE..], stride, scratch, sums);
+        }
+    }
+
     /// One sum back in the values' own coordinates: `out` has `dim` values.
     ///
     /// # Panics
@@ -146,9 +184,9 @@ pub struct CodecScratch {
 }
 
 impl CodecScratch {
-    /// Says which bytes (the next page, most likely) will be read after the next call: they may be fetched meanwhile.
-    pub fn expect_next(&mut self, bytes: &[u8]) {
-        self.planes.expect_next(bytes);
+    /// Says which pages, most likely, will be read after those of the next call: they may be fetched meanwhile.
+    pub fn expect_next<'a>(&mut self, pages: impl Iterator<Item = &'a [u8]>) {
+        self.planes.expect_next(pages);
     }
 }
 

@@ -72,7 +72,7 @@ impl<S: Vec128> PlaneOps for S {
     }
 
     #[inline(always)]
-    fn put(self, sums: S::I, out: &mut [i32]) {
+    fn put<const BITS: usize>(self, sums: S::I, out: &mut [i32]) {
         out.copy_from_slice(&self.ints(sums));
     }
 

@@ -27,6 +27,11 @@ pub struct Options {
     types: Vec<GgmlType>,
     /// Tokens of a matmul.
     tokens: Vec<usize>,
+    /// Of attention: head sizes, query heads of a KV head, contexts and `KEYS:VALUES`; none is all.
+    heads: Vec<usize>,
+    groups: Vec<usize>,
+    contexts: Vec<usize>,
+    codecs: Vec<String>,
     /// Thread counts.
     threads: Vec<usize>,
     /// Rounds; medians are quoted.
@@ -49,6 +54,10 @@ impl Options {
             models: Vec::new(),
             types: Vec::new(),
             tokens: vec![1, 2, 4, 8, 16, 512],
+            heads: Vec::new(),
+            groups: Vec::new(),
+            contexts: Vec::new(),
+            codecs: Vec::new(),
             threads: vec![1, 2],
             reps: 5,
             prefill: 512,
@@ -62,6 +71,10 @@ impl Options {
                 Value(part) => options.parts.push(part.string()?),
                 Long("threads") => options.threads = list(&parser.value()?.string()?, number)?,
                 Long("tokens") => options.tokens = list(&parser.value()?.string()?, number)?,
+                Long("heads") => options.heads = list(&parser.value()?.string()?, number)?,
+                Long("groups") => options.groups = list(&parser.value()?.string()?, number)?,
+                Long("contexts") => options.contexts = list(&parser.value()?.string()?, number)?,
+                Long("codecs") => options.codecs = list(&parser.value()?.string()?, |c| Ok(c.to_owned()))?,
                 Long("types") => options.types = list(&parser.value()?.string()?, ty)?,
                 Long("models") => options.models = list(&parser.value()?.string()?, |m| Ok(m.to_owned()))?,
                 Long("reps") => options.reps = parser.value()?.parse()?,

@@ -37,6 +37,16 @@ enum Side<C> {
     },
 }
 
+/// The keys and the values of a head.
+pub type HeadPages<'a> = (Vec<KeyPage<'a>>, Vec<ValuePage<'a>>);
+
+/// What a thread keeps from call to call.
+#[derive(Default)]
+pub struct Worker {
+    scratch: AttentionScratch,
+    out: Vec<f32>,
+}
+
 /// A KV cache filled with random pages.
 pub struct Cache {
     dim: usize,
@@ -87,18 +97,13 @@ impl Cache {
         Ok(Self { dim, group, heads, context, tokens, keys, values, domains, open, q })
     }
 
-    /// Attends once.
-    pub fn attend(&self, isa: Isa, parallel: &dyn Parallel, workers: &mut Vec<Mutex<AttentionScratch>>) {
-        workers.resize_with(workers.len().max(parallel.threads()), Mutex::default);
-        let workers = &*workers;
-        parallel.run(self.heads, &|worker, head| {
-            let mut scratch = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-            self.head(isa, head, &mut scratch);
-        });
+    /// The pages of every head: what attention is given.
+    pub fn pages(&self) -> Vec<HeadPages<'_>> {
+        (0..self.heads).map(|head| self.of_head(head)).collect()
     }
 
-    fn head(&self, isa: Isa, head: usize, scratch: &mut AttentionScratch) {
-        let (pages, width) = (self.context / PAGE, self.group * self.dim);
+    fn of_head(&self, head: usize) -> HeadPages<'_> {
+        let pages = self.context / PAGE;
         let mut k: Vec<KeyPage<'_>> = match &self.keys {
             Side::Plain(x) => of_head(x, head, pages, PAGE * self.dim).map(KeyPage::F16).collect(),
             Side::Coded { codec, arena, page_bytes } => of_head(arena, head, pages, *page_bytes)
@@ -113,6 +118,27 @@ impl Cache {
         };
         k.push(KeyPage::F16(&self.open));
         v.push(ValuePage::F16(&self.open));
+        (k, v)
+    }
+
+    /// Attends once.
+    pub fn attend(
+        &self,
+        isa: Isa,
+        parallel: &dyn Parallel,
+        pages: &[HeadPages<'_>],
+        workers: &mut Vec<Mutex<Worker>>,
+    ) {
+        workers.resize_with(workers.len().max(parallel.threads()), Mutex::default);
+        let workers = &*workers;
+        parallel.run(self.heads, &|worker, head| {
+            let mut worker = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+            self.head(isa, head, &pages[head], &mut worker);
+        });
+    }
+
+    fn head(&self, isa: Isa, head: usize, (k, v): &HeadPages<'_>, worker: &mut Worker) {
+        let width = self.group * self.dim;
         let task = AttentionTask {
             q: &self.q[head * self.tokens * width..][..self.tokens * width],
             q_stride: width,
@@ -123,15 +149,15 @@ impl Cache {
             tokens: self.tokens,
             first_position: self.context,
             window: None,
-            k: &k,
-            v: &v,
+            k,
+            v,
             domains: &self.domains,
             variants: QueryVariants::default(),
             scale: 1.0 / (self.dim as f32).sqrt(),
         };
-        let mut out = vec![0.0; task.out_len()];
-        attend(isa, &task, scratch, &mut out);
-        std::hint::black_box(&out);
+        worker.out.resize(task.out_len(), 0.0);
+        attend(isa, &task, &mut worker.scratch, &mut worker.out);
+        std::hint::black_box(&worker.out);
     }
 }
 

@@ -116,9 +116,9 @@ impl Ours {
         let isa = self.kernels.isa();
         let cache = attention::Cache::new(isa, job)?;
         let team = team(&mut self.teams, threads)?;
-        let mut workers = Vec::new();
+        let (pages, mut workers) = (cache.pages(), Vec::new());
         measure(|| {
-            cache.attend(isa, team, &mut workers);
+            cache.attend(isa, team, &pages, &mut workers);
             Ok(1.0)
         })
     }

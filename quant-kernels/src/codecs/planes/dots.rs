@@ -17,6 +17,9 @@ pub(crate) trait PlaneOps: Simd {
     type Sums: Copy;
     /// Vectors that 64 bytes make.
     const PARTS: usize;
+    /// Whether codes of 4 bits come to [`PlaneOps::dot`] as they lie: the third and fourth of the quads times 16, which
+    /// [`PlaneOps::put`] takes back.
+    const HIGH_NIBBLES: bool = false;
 
     /// Part `part` of 64 bytes.
     fn bytes(self, from: &[u8; 64], part: usize) -> Self::Bytes;
@@ -37,7 +40,7 @@ pub(crate) trait PlaneOps: Simd {
     /// never -128.
     fn dot<const BITS: usize>(self, sums: Self::Sums, codes: [Self::Bytes; 4], x: &[i8; 16]) -> Self::Sums;
     /// Sums to memory.
-    fn put(self, sums: Self::Sums, out: &mut [i32]);
+    fn put<const BITS: usize>(self, sums: Self::Sums, out: &mut [i32]);
 
     /// Floats below 2^22 to the nearest integers, ties to even.
     fn round(self, v: Self::V) -> Self::Ints;
@@ -51,6 +54,33 @@ pub(crate) trait PlaneOps: Simd {
     fn float(self, v: Self::Ints) -> Self::V;
     /// The low bytes.
     fn narrow(self, v: Self::Ints, out: &mut [i8; 16]);
+    /// Integers from 0 to 255 as bytes.
+    #[inline(always)]
+    fn narrow_codes(self, v: Self::Ints, out: &mut [u8; 16]) {
+        let mut signed = [0; 16];
+        self.narrow(self.shift_add::<0>(v, self.splat_int(-128)), &mut signed);
+        for i in 0..16 {
+            out[i] = signed[i].cast_unsigned() ^ 0x80;
+        }
+    }
+    /// [`PlaneOps::narrow`] of four.
+    #[inline(always)]
+    fn narrow_four(self, v: [Self::Ints; 4], out: &mut [i8; 64]) {
+        let out = out.as_chunks_mut().0;
+        for i in 0..4 {
+            self.narrow(v[i], &mut out[i]);
+        }
+    }
+    /// [`PlaneOps::split`] of four, then both parts narrowed. No magnitude is above 16256.
+    #[inline(always)]
+    fn split_four(self, v: [Self::Ints; 4], high: &mut [i8; 64], low: &mut [i8; 64]) {
+        let (high, low) = (high.as_chunks_mut().0, low.as_chunks_mut().0);
+        for i in 0..4 {
+            let parts = self.split(v[i]);
+            self.narrow(parts[0], &mut high[i]);
+            self.narrow(parts[1], &mut low[i]);
+        }
+    }
     /// `v >> 7` and `v & 127`.
     fn split(self, v: Self::Ints) -> [Self::Ints; 2];
 
@@ -73,40 +103,49 @@ pub(crate) trait PlaneOps: Simd {
     fn prefetch(self, _address: usize) {}
 }
 
-/// Takes the sums of some rows with sixteen outputs.
-pub(super) trait Fold {
-    /// Rows that belong together: they come in one call.
-    const PARTS: usize;
-    /// The bits of the planes that it is for.
-    const MIN_BITS: usize;
-    const MAX_BITS: usize;
-
-    /// `sums[i]` are those of row `first + i` with outputs `16 group` and on; must be `inline(always)`.
-    fn fold<P: PlaneOps>(&mut self, p: P, group: usize, first: usize, sums: &[[i32; LANES]]);
-}
-
-/// Memory that the next call will read.
+/// Memory that will be read soon.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Ahead {
+pub(super) struct Memory {
     start: usize,
     lines: usize,
 }
 
-impl Ahead {
-    pub fn new(bytes: &[u8]) -> Self {
+impl From<&[u8]> for Memory {
+    fn from(bytes: &[u8]) -> Self {
         Self { start: bytes.as_ptr().addr(), lines: bytes.len().div_ceil(64) }
+    }
+}
+
+impl Memory {
+    /// The first lines, and the others.
+    pub fn split(self, lines: usize) -> [Self; 2] {
+        let lines = lines.min(self.lines);
+        let after = Self { start: self.start.wrapping_add(64 * lines), lines: self.lines - lines };
+        [Self { lines, ..self }, after]
     }
 
     /// Asks for the next `lines`.
     #[inline(always)]
-    fn fetch<P: PlaneOps>(&mut self, p: P, lines: usize) {
+    fn fetch<P: PlaneOps>(&mut self, p: P, lines: usize) -> usize {
         let lines = lines.min(self.lines);
-        for line in 0..lines {
-            p.prefetch(self.start.wrapping_add(64 * line));
+        for _ in 0..lines {
+            p.prefetch(self.start);
+            self.start = self.start.wrapping_add(64);
         }
-        self.start = self.start.wrapping_add(64 * lines);
         self.lines -= lines;
+        lines
     }
+}
+
+/// What a row of integers means.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Quantized {
+    /// Value of one step.
+    pub step: f32,
+    /// Sum of the integers.
+    pub sum: i32,
+    /// Sum of the numbers themselves, weighted.
+    pub side: f32,
 }
 
 /// Work of the plane codecs that runs on any tier.
@@ -132,9 +171,31 @@ pub(super) fn dispatch<K: PlaneKernel>(isa: Isa, kernel: K) {
     }
 }
 
-/// The planes of a page.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PlaneMatrix<'a> {
+/// Takes the sums of a row with sixteen outputs.
+pub(super) trait Fold: Copy {
+    /// Rows of integers that make a row of it.
+    const PARTS: usize;
+    /// The bits of the planes that it is for.
+    const MIN_BITS: usize;
+    const MAX_BITS: usize;
+    /// What belongs to sixteen outputs, whatever the row.
+    type Scales<P: PlaneOps>: Copy;
+
+    /// The scales of outputs `16 group` and on.
+    fn scales<P: PlaneOps>(self, p: P, group: usize) -> Self::Scales<P>;
+    /// `sums` are those of the row's parts with the outputs; must be `inline(always)`.
+    fn fold<P: PlaneOps>(
+        self,
+        p: P,
+        row: &Quantized,
+        scales: Self::Scales<P>,
+        sums: &[[i32; LANES]],
+        out: &mut [f32; LANES],
+    );
+}
+
+/// The planes of a page times rows of integers: codes as they lie.
+pub(super) struct Dots<'a, F> {
     /// All planes, one after the other.
     pub planes: &'a [u8],
     /// Outputs, a multiple of 16.
@@ -143,19 +204,25 @@ pub(super) struct PlaneMatrix<'a> {
     pub ins: usize,
     /// Bits kept.
     pub bits: usize,
+    /// `[row][part][ins]`.
+    pub x: &'a [i8],
+    /// What the integers of a row mean.
+    pub rows: &'a [Quantized],
+    /// Fetched meanwhile.
+    pub ahead: [Memory; 2],
+    pub fold: F,
+    /// `[row]`, `stride` apart, of `outs` each.
+    pub out: &'a mut [f32],
+    pub stride: usize,
 }
 
-impl PlaneMatrix<'_> {
-    /// Sums of all outputs with every row of `x`, `[row][ins]`, of which `F::PARTS` make one; meanwhile fetches what lies
-    /// ahead.
+impl<F: Fold> Dots<'_, F> {
     #[inline(always)]
-    pub fn dots<P: PlaneOps, F: Fold>(&self, p: P, x: &[i8], ahead: &mut Ahead, fold: F) {
+    pub fn run<P: PlaneOps>(self, p: P) {
         macro_rules! of {
             ($($bits:literal)*) => {
                 match self.bits {
-                    $($bits if F::MIN_BITS <= $bits && $bits <= F::MAX_BITS => {
-                        self.rows::<P, F, $bits>(p, x, ahead, fold);
-                    })*
+                    $($bits if F::MIN_BITS <= $bits && $bits <= F::MAX_BITS => self.blocks::<P, $bits>(p),)*
                     bits => unreachable!("planes of {bits} bits"),
                 }
             };
@@ -163,17 +230,15 @@ impl PlaneMatrix<'_> {
         of!(2 3 4 5 6 7 8);
     }
 
-    /// Rows in blocks of 8, 4, 2, 1: codes are unpacked once per block.
+    /// Rows in blocks of 8, 4, 2, 1 of integers: codes are unpacked once per block.
     #[inline(always)]
-    fn rows<P: PlaneOps, F: Fold, const BITS: usize>(&self, p: P, x: &[i8], ahead: &mut Ahead, mut fold: F) {
-        let count = x.len() / self.ins;
+    fn blocks<P: PlaneOps, const BITS: usize>(mut self, p: P) {
         let mut first = 0;
         macro_rules! blocks {
             ($($rows:literal)*) => {$(
-                while $rows % F::PARTS == 0 && count - first >= $rows {
-                    let x = &x[first * self.ins..][..$rows * self.ins];
-                    self.block::<P, F, BITS, $rows>(p, x, ahead, first, &mut fold);
-                    first += $rows;
+                while $rows % F::PARTS == 0 && (self.rows.len() - first) * F::PARTS >= $rows {
+                    self.block::<P, BITS, $rows>(p, first);
+                    first += $rows / F::PARTS;
                 }
             )*};
         }
@@ -181,24 +246,20 @@ impl PlaneMatrix<'_> {
     }
 
     #[inline(always)]
-    fn block<P: PlaneOps, F: Fold, const BITS: usize, const R: usize>(
-        &self,
-        p: P,
-        x: &[i8],
-        ahead: &mut Ahead,
-        first: usize,
-        fold: &mut F,
-    ) {
-        let (vectors, groups) = (self.ins / 16, self.outs / 16);
+    fn block<P: PlaneOps, const BITS: usize, const R: usize>(&mut self, p: P, first: usize) {
+        let (vectors, groups, count) = (self.ins / 16, self.outs / 16, R / F::PARTS);
         let lanes = 16 / P::PARTS;
-        let lines = ahead.lines.div_ceil(groups);
-        let mut rows = [&x.as_chunks::<16>().0[..0]; R];
-        for (r, row) in rows.iter_mut().enumerate() {
-            *row = &x.as_chunks::<16>().0[r * vectors..][..vectors];
+        let lines = (self.ahead[0].lines + self.ahead[1].lines).div_ceil(groups);
+        let x = &self.x.as_chunks::<16>().0[first * F::PARTS * vectors..];
+        let mut parts = [&x[..0]; R];
+        for (r, part) in parts.iter_mut().enumerate() {
+            *part = &x[r * vectors..][..vectors];
         }
+        let rows = &self.rows[first..first + count];
         let planes = Unpack::<BITS>::new(self.planes, self.outs * self.ins);
         for group in 0..groups {
-            ahead.fetch(p, lines);
+            let left = lines - self.ahead[0].fetch(p, lines);
+            self.ahead[1].fetch(p, left);
             let planes = planes.of(group * vectors, vectors);
             let mut sums = [[0; LANES]; R];
             for part in 0..P::PARTS {
@@ -206,14 +267,19 @@ impl PlaneMatrix<'_> {
                 for j in 0..vectors {
                     let codes = planes.unpack(p, j, part);
                     for r in 0..R {
-                        acc[r] = p.dot::<BITS>(acc[r], codes, &rows[r][j]);
+                        acc[r] = p.dot::<BITS>(acc[r], codes, &parts[r][j]);
                     }
                 }
                 for r in 0..R {
-                    p.put(acc[r], &mut sums[r][part * lanes..][..lanes]);
+                    p.put::<BITS>(acc[r], &mut sums[r][part * lanes..][..lanes]);
                 }
             }
-            fold.fold(p, group, first, &sums);
+            let scales = self.fold.scales(p, group);
+            for r in 0..count {
+                let sums = &sums[r * F::PARTS..][..F::PARTS];
+                let out = &mut self.out[(first + r) * self.stride + group * LANES..];
+                self.fold.fold(p, &rows[r], scales, sums, &mut out.as_chunks_mut().0[0]);
+            }
         }
     }
 }
@@ -254,6 +320,9 @@ impl<'a, const BITS: usize> Unpack<'a, BITS> {
             2 | 3 => [first, p.down::<2>(first), p.down::<4>(first), p.down::<6>(first)],
             4 | 5 => {
                 let [a, b] = nibbles(p, first, p.bytes(&self.pairs[1][at], part));
+                if BITS == 4 && P::HIGH_NIBBLES {
+                    return [p.and(a, 15), p.and(b, 15), p.and(a, 0xF0), p.and(b, 0xF0)];
+                }
                 [a, b, p.down::<4>(a), p.down::<4>(b)]
             }
             6 | 7 => {
@@ -410,7 +479,7 @@ impl PlaneOps for Portable {
     }
 
     #[inline(always)]
-    fn put(self, sums: Self::Sums, out: &mut [i32]) {
+    fn put<const BITS: usize>(self, sums: Self::Sums, out: &mut [i32]) {
         out.copy_from_slice(&sums);
     }
 

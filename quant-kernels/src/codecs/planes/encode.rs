@@ -16,13 +16,16 @@
 
 use super::dots::{PlaneKernel, PlaneOps, dispatch, pack};
 use super::fit::{PageFit, REFITS, TokenFit, choose_ranges};
+use super::score::trees;
 use super::{HEADER, PAGE, PlaneScratch, Planes, Side, planes_at};
 use crate::activations::TINY;
 use crate::codecs::take;
 use crate::simd::{self, Kernel, LANES, Simd};
-use crate::types::f32::tree;
 use crate::{Error, Isa};
 use half::f16;
+
+/// Sixteen channels of a token.
+pub(super) type Lanes = [f32; LANES];
 
 /// Rounds of balancing: a start for the fit.
 const ROUNDS: usize = 2;
@@ -51,9 +54,9 @@ pub(super) fn encode(
     }
     let scale = f32::from_bits(max.to_bits() & 0x7F80_0000);
     page[..4].copy_from_slice(&scale.to_le_bytes());
-    let numbers = take(&mut scratch.page, 2 * PAGE * dim + 5 * dim);
+    let numbers = take(&mut scratch.page, 2 * PAGE * dim + 2 * dim);
     let (y, rest) = numbers.split_at_mut(PAGE * dim);
-    let (u, columns) = rest.split_at_mut(PAGE * dim);
+    let (z, columns) = rest.split_at_mut(PAGE * dim);
     let inverse = 1.0 / scale; // exact: both are powers of two
     let input = &mut columns[..dim];
     for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
@@ -71,7 +74,16 @@ pub(super) fn encode(
         Side::Keys if planes.bits > 2 => TokenFit::Length,
         _ => TokenFit::LeastSquares,
     };
-    dispatch(isa, Balance { bits: planes.bits, last, y, u, columns, codes, header });
+    let page = Balance {
+        bits: planes.bits,
+        last,
+        y: y.as_chunks_mut().0,
+        z: z.as_chunks_mut().0,
+        columns: columns.as_chunks_mut().0,
+        codes: codes.as_chunks_mut().0,
+        header,
+    };
+    dispatch(isa, page);
     let (words, shape) = match side {
         Side::Keys => (codes.as_chunks::<4>().0, [PAGE, dim]),
         Side::Values => {
@@ -114,88 +126,113 @@ struct Balance<'a> {
     /// How tokens are fitted in the end.
     last: TokenFit,
     /// `[PAGE][dim]`, rotated.
-    y: &'a mut [f32],
+    y: &'a mut [Lanes],
     /// As large.
-    u: &'a mut [f32],
-    /// `[5][dim]`.
-    columns: &'a mut [f32],
-    codes: &'a mut [u8],
+    z: &'a mut [Lanes],
+    /// `[2][dim]`.
+    columns: &'a mut [Lanes],
+    codes: &'a mut [[u8; LANES]],
     header: &'a mut [u8],
 }
 
 impl PlaneKernel for Balance<'_> {
     #[inline(always)]
     fn run<P: PlaneOps>(self, p: P) {
-        let Self { bits, last, y, u, columns, codes, header } = self;
-        let dim = columns.len() / 5;
-        let (first, buffers) = columns.split_at_mut(dim);
-        let (channels, rest) = header[HEADER..].split_at_mut(2 * dim);
-        let (centres, tokens) = rest.split_at_mut(2 * dim);
+        let Self { bits, last, y, z, columns, codes, header } = self;
+        let width = columns.len() / 2;
+        let (half, other) = columns.split_at_mut(width);
+        let (channels, rest) = header[HEADER..].split_at_mut(2 * width * LANES);
+        let (centres, tokens) = rest.split_at_mut(2 * width * LANES);
+        let (channels, centres) = (channels.as_chunks_mut().0, centres.as_chunks_mut().0);
+        let tokens = tokens.as_chunks_mut().0;
 
-        // the mean, as it will be decoded
-        first.fill(0.0);
-        for y in y.chunks_exact(dim) {
-            add(first, y, |sum, y| sum + y);
-        }
-        store(first, centres, 1.0 / PAGE as f32);
-        for y in y.chunks_exact_mut(dim) {
-            add(y, first, |y, mean| y - mean);
+        // the mean, as it will be decoded, taken away
+        let part = p.splat(1.0 / PAGE as f32);
+        for (i, centre) in centres.iter_mut().enumerate() {
+            let mut sum = p.splat(0.0);
+            for y in y.chunks_exact(width) {
+                sum = p.add(sum, p.load(&y[i]));
+            }
+            let mean = round_halves(p, p.mul(sum, part), centre);
+            for y in y.chunks_exact_mut(width) {
+                p.store(p.sub(p.load(&y[i]), mean), &mut y[i]);
+            }
         }
 
-        // inverse mean squares of channels (first) and tokens
+        // inverse mean squares of channels (other) and tokens
         let mut by_token = [1f32; PAGE];
         for _ in 0..ROUNDS {
-            first.fill(0.0);
-            for (y, weight) in y.chunks_exact(dim).zip(by_token) {
-                add(first, y, |sum, y| sum + (y * y) * weight);
+            for (i, inverse) in other.iter_mut().enumerate() {
+                let mut sum = p.splat(0.0);
+                for (y, weight) in y.chunks_exact(width).zip(&by_token) {
+                    let y = p.load(&y[i]);
+                    sum = p.add(sum, p.mul(p.mul(y, y), p.splat(*weight)));
+                }
+                p.store(p.mul(sum, part), inverse);
+                for inverse in inverse {
+                    *inverse = inverse_above(*inverse);
+                }
             }
-            for x in first.iter_mut() {
-                *x = inverse_above(*x * (1.0 / PAGE as f32));
-            }
-            for (y, weight) in y.chunks_exact(dim).zip(&mut by_token) {
-                *weight = inverse_above(weighted_squares(p, y, first) / dim as f32);
+            let tokens = y.chunks_exact(4 * width).zip(by_token.as_chunks_mut::<4>().0);
+            for (y, weights) in tokens {
+                let mut sums = [p.splat(0.0); 4];
+                for (i, inverse) in other.iter().enumerate() {
+                    let inverse = p.load(inverse);
+                    for t in 0..4 {
+                        let y = p.load(&y[t * width + i]);
+                        sums[t] = p.add(sums[t], p.mul(p.mul(y, y), inverse));
+                    }
+                }
+                *weights = trees(p, sums);
+                for weight in weights {
+                    *weight = inverse_above(*weight / (width * LANES) as f32);
+                }
             }
         }
-        let mut scales = by_token.map(|weight| inverse(weight).sqrt());
-        store(&mut scales, tokens, 1.0);
-        for ((y, u), scale) in y.chunks_exact(dim).zip(u.chunks_exact_mut(dim)).zip(scales) {
-            let inverse = inverse(scale);
-            for (u, y) in u.iter_mut().zip(y) {
-                *u = y * inverse;
+        let mut scales = by_token;
+        for scale in &mut scales {
+            *scale = inverse(*scale).sqrt();
+        }
+        store(p, &mut scales, tokens);
+        for ((y, z), scale) in y.chunks_exact(width).zip(z.chunks_exact_mut(width)).zip(&scales) {
+            let inverse = p.splat(inverse(*scale));
+            for (y, z) in y.iter().zip(z) {
+                p.store(p.mul(p.load(y), inverse), z);
             }
         }
 
-        choose_ranges(bits, u, first, buffers);
-        store(first, channels, 1.0);
-        let mut page = PageFit { bits, y, z: u, half: first, scales: &mut scales, codes };
-        page.code(buffers);
+        choose_ranges(p, bits, z, half);
+        let mut page = PageFit { bits, y, z, half, inverse_steps: other, scales: &mut scales, codes };
+        page.round_steps(p, channels);
+        page.code(p);
         for _ in 0..REFITS {
-            page.fit_channels(centres, buffers);
-            store(page.half, channels, 1.0);
+            page.fit_channels(p, centres);
+            page.round_steps(p, channels);
             page.fit_tokens(p, TokenFit::LeastSquares);
-            store(page.scales, tokens, 1.0);
-            page.code(buffers);
+            store(p, page.scales, tokens);
+            page.code(p);
         }
         page.fit_tokens(p, last);
-        store(page.scales, tokens, 1.0);
+        store(p, page.scales, tokens);
     }
 }
 
-/// `x = f(x, y)`.
+/// Rounds lanes to halves and stores those; returns what was stored.
 #[inline(always)]
-pub(super) fn add(x: &mut [f32], y: &[f32], f: impl Fn(f32, f32) -> f32) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x = f(*x, *y);
-    }
-}
-
-/// Multiplies, rounds to halves and stores those; the numbers become what was stored.
-#[inline(always)]
-fn store(x: &mut [f32], out: &mut [u8], factor: f32) {
-    for (x, out) in x.iter_mut().zip(out.as_chunks_mut::<2>().0) {
-        let half = f16::from_f32(*x * factor);
-        *x = half.to_f32();
+pub(super) fn round_halves<S: Simd>(s: S, v: S::V, out: &mut [u8; 2 * LANES]) -> S::V {
+    let mut halves = [f16::ZERO; LANES];
+    s.store_f16(v, &mut halves);
+    for (out, half) in out.as_chunks_mut::<2>().0.iter_mut().zip(&halves) {
         *out = half.to_le_bytes();
+    }
+    s.load_f16(&halves)
+}
+
+/// Rounds the tokens' scales to halves and stores those; the scales become what was stored.
+#[inline(always)]
+fn store<S: Simd>(s: S, x: &mut [f32; PAGE], out: &mut [[u8; 2 * LANES]]) {
+    for (x, out) in x.as_chunks_mut::<LANES>().0.iter_mut().zip(out) {
+        s.store(round_halves(s, s.load(x), out), x);
     }
 }
 
@@ -209,15 +246,4 @@ fn inverse_above(x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn inverse(x: f32) -> f32 {
     if x > 0.0 { 1.0 / x } else { 0.0 }
-}
-
-/// The sum of `(x * x) * weight` by lanes and the tree.
-#[inline(always)]
-fn weighted_squares<S: Simd>(s: S, x: &[f32], weight: &[f32]) -> f32 {
-    let mut sum = s.splat(0.0);
-    for (x, w) in x.as_chunks::<LANES>().0.iter().zip(weight.as_chunks::<LANES>().0) {
-        let v = s.load(x);
-        sum = s.add(sum, s.mul(s.mul(v, v), s.load(w)));
-    }
-    tree(s.lanes(sum))
 }

@@ -83,12 +83,16 @@ pub(super) struct PlaneScratch {
     ints: Vec<i8>,
     /// Scales and centres in f32.
     numbers: Vec<f32>,
-    ahead: dots::Ahead,
+    /// The pages after those of the next call.
+    next: [dots::Memory; score::PASS_PAGES],
 }
 
 impl PlaneScratch {
-    pub(super) fn expect_next(&mut self, bytes: &[u8]) {
-        self.ahead = dots::Ahead::new(bytes);
+    pub(super) fn expect_next<'a>(&mut self, pages: impl Iterator<Item = &'a [u8]>) {
+        self.next = Default::default();
+        for (next, page) in self.next.iter_mut().zip(pages) {
+            *next = page.into();
+        }
     }
 }
 
@@ -153,6 +157,7 @@ impl Planes {
         (1u32 << (self.bits - self.kept)) as f32
     }
 
+    #[inline(always)]
     fn view<'a>(&self, page: &'a [u8]) -> PageView<'a> {
         let dim = self.dim;
         assert!(page.len() >= page_bytes(dim, self.kept), "plane codec: the page is too short");
@@ -322,7 +327,20 @@ impl KeyCodec for PlaneKeys {
         scores: &mut [f32],
         stride: usize,
     ) {
-        score::score(&self.0, isa, page, queries, &mut scratch.planes, scores, stride);
+        self.score_pages(isa, &[page], queries, scratch, scores, stride);
+    }
+
+    fn score_pages(
+        &self,
+        isa: Isa,
+        pages: &[&[u8]],
+        queries: &[f32],
+        scratch: &mut CodecScratch,
+        scores: &mut [f32],
+        stride: usize,
+    ) {
+        let run = score::Run { isa, planes: &self.0, pages, stride };
+        score::score(run, queries, &mut scratch.planes, scores);
     }
 }
 
@@ -340,7 +358,20 @@ impl ValueCodec for PlaneValues {
         scratch: &mut CodecScratch,
         sums: &mut [f32],
     ) {
-        score::accumulate(&self.0, isa, page, weights, stride, &mut scratch.planes, sums);
+        self.accumulate_pages(isa, &[page], weights, stride, scratch, sums);
+    }
+
+    fn accumulate_pages(
+        &self,
+        isa: Isa,
+        pages: &[&[u8]],
+        weights: &[f32],
+        stride: usize,
+        scratch: &mut CodecScratch,
+        sums: &mut [f32],
+    ) {
+        let run = score::Run { isa, planes: &self.0, pages, stride };
+        score::accumulate(run, weights, &mut scratch.planes, sums);
     }
 
     fn finish(&self, isa: Isa, sum: &[f32], scratch: &mut CodecScratch, out: &mut [f32]) {

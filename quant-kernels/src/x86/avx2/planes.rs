@@ -129,7 +129,7 @@ impl<P: Products> PlaneOps for Lanes<P> {
     }
 
     #[inline(always)]
-    fn put(self, sums: __m256i, out: &mut [i32]) {
+    fn put<const BITS: usize>(self, sums: __m256i, out: &mut [i32]) {
         assert!(out.len() >= 8);
         // SAFETY: self holds the proof; the slice covers the 8 values written.
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) }

@@ -104,6 +104,12 @@ impl<P: Copy> Simd for Lanes<P> {
     }
 
     #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: self holds the proof.
+        unsafe { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
     fn butterflies(self, v: Self::V, strides: usize) -> Self::V {
         // SAFETY: self holds the proof.
         unsafe {

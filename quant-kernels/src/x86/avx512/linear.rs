@@ -60,8 +60,9 @@ pub(super) trait Linear: 'static {
     /// Bytes of arranged activations per block, in each of three arrays.
     const PARTS: [usize; 3];
 
-    /// The matmul of four tokens with so many columns, where it is faster than one by panels.
-    fn four(_cols: usize) -> Option<TileFn> {
+    /// The matmul of so many tokens with so many columns, at most eight tokens, where there is a faster one than for all
+    /// types.
+    fn few(_tokens: usize, _cols: usize) -> Option<TileFn> {
         None
     }
 

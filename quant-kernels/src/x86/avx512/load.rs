@@ -1,5 +1,6 @@
 //! Pieces of 16 weight rows, transposed on the way in: lane = row.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// The next `BLOCK` bytes of 16 rows: where row 0 stands, and how far apart rows are.
@@ -61,6 +62,17 @@ impl Rows {
             let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(2)), row(3));
             _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
         }
+    }
+
+    /// These rows, their addresses to be computed anew: the compiler would rather keep 16 of them in memory.
+    #[inline]
+    pub fn anew(self) -> Self {
+        let mut stride = self.stride;
+        // SAFETY: touches nothing.
+        unsafe {
+            asm!("/* {stride} */", stride = inout(reg) stride, options(nomem, nostack, preserves_flags))
+        };
+        Self { stride, ..self }
     }
 
     /// The dword at byte `at` of every row.

@@ -5,6 +5,7 @@ pub(crate) mod activations;
 mod blocks;
 mod blocks32;
 mod codebook;
+mod columns;
 mod fields;
 pub(crate) mod float;
 mod grid;

@@ -1,9 +1,11 @@
 //! One matmul for all int8 weight types: 16 rows of 256 values are unpacked into a [`Panel`], lane = row, and
 //! multiplied with the tokens by `vpdpbusd`, the activations broadcast from memory.
 //!
-//! A type brings only its unpacking ([`Format`]). Few tokens use two panels, many use four and two tokens a step; one
-//! to three tokens have kernels of their own ([`linear`]). The f32 state lives in memory so that the walk goes block by block with its panels in the first-level cache.
+//! A type brings only its unpacking ([`Format`]). Some tokens use two panels, many use four and two tokens a step; few
+//! tokens have kernels of their own ([`linear`], [`columns`]). The f32 state lives in memory so that the walk goes block
+//! by block with its panels in the first-level cache.
 
+use super::columns::{self, Columns};
 use super::linear::{self, Linear};
 use super::load::Rows;
 use super::step::{self, Fetch, Lanes, Tokens, has_minima};
@@ -134,18 +136,39 @@ const IN_ORDER: usize = 32;
 /// # Safety
 /// The CPU has the tier.
 pub(super) unsafe fn tile<F: Format + Linear>(tile: &mut Tile<'_>) {
+    let tokens = tile.acts.tokens;
+    if let 2..=8 = tokens
+        && let Some(few) = F::few(tokens, tile.acts.cols)
+    {
+        return few(tile);
+    }
     // SAFETY: as the caller promises.
     unsafe {
-        match tile.acts.tokens {
+        match tokens {
             0 => {}
             1 => linear::tile::<F, 1>(tile),
             2 => linear::tile::<F, 2>(tile),
             3 => linear::tile::<F, 3>(tile),
-            4 => match F::four(tile.acts.cols) {
-                Some(four) => four(tile),
-                None => run::<F, 2, 4>(tile),
-            },
-            5..=8 => run::<F, 2, 4>(tile),
+            4..=8 => run::<F, 2, 4>(tile),
+            _ => run::<F, 4, 2>(tile),
+        }
+    }
+}
+
+/// The matmul of a tile of a type whose few tokens are all done by columns.
+///
+/// # Safety
+/// The CPU has the tier.
+pub(super) unsafe fn tile_by_columns<F: Format + Columns>(tile: &mut Tile<'_>) {
+    let tokens = tile.acts.tokens;
+    if let Some(few) = columns::one::<F>(tokens).or_else(|| columns::tile::<F>(tokens)) {
+        return few(tile);
+    }
+    // SAFETY: as the caller promises.
+    unsafe {
+        match tokens {
+            0 => {}
+            1..=8 => run::<F, 2, 4>(tile),
             _ => run::<F, 4, 2>(tile),
         }
     }

@@ -17,9 +17,10 @@ pub(crate) fn run<K: PlaneKernel>(proof: Avx512, kernel: K) {
 impl PlaneOps for Avx512 {
     type Bytes = __m512i;
     type Ints = __m512i;
-    /// Two chains, so that products need not wait for each other.
+    /// Two chains, so that products need not wait for each other: of the first two quads and of the others.
     type Sums = [__m512i; 2];
     const PARTS: usize = 1;
+    const HIGH_NIBBLES: bool = true;
 
     #[inline(always)]
     fn bytes(self, from: &[u8; 64], _part: usize) -> __m512i {
@@ -73,16 +74,19 @@ impl PlaneOps for Avx512 {
         unsafe {
             let x = quads(x);
             let a = _mm512_dpbusd_epi32(a, codes[0], x[0]);
-            let b = _mm512_dpbusd_epi32(b, codes[1], x[1]);
-            [_mm512_dpbusd_epi32(a, codes[2], x[2]), _mm512_dpbusd_epi32(b, codes[3], x[3])]
+            let b = _mm512_dpbusd_epi32(b, codes[2], x[2]);
+            [_mm512_dpbusd_epi32(a, codes[1], x[1]), _mm512_dpbusd_epi32(b, codes[3], x[3])]
         }
     }
 
     #[inline(always)]
-    fn put(self, sums: [__m512i; 2], out: &mut [i32]) {
+    fn put<const BITS: usize>(self, [a, b]: [__m512i; 2], out: &mut [i32]) {
         assert!(out.len() >= 16);
         // SAFETY: self is the proof; the slice covers the 16 values written.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_add_epi32(sums[0], sums[1])) }
+        unsafe {
+            let b = if BITS == 4 { _mm512_srai_epi32::<4>(b) } else { b };
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_add_epi32(a, b));
+        }
     }
 
     #[inline(always)]
@@ -122,6 +126,28 @@ impl PlaneOps for Avx512 {
     }
 
     #[inline(always)]
+    fn narrow_four(self, v: [__m512i; 4], out: &mut [i8; 64]) {
+        // SAFETY: self is the proof; the reference covers the 64 bytes written.
+        unsafe {
+            let (low, high) = (_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), packed(low, high));
+        }
+    }
+
+    #[inline(always)]
+    fn split_four(self, v: [__m512i; 4], high: &mut [i8; 64], low: &mut [i8; 64]) {
+        // SAFETY: self is the proof; the references cover the 64 bytes each that are written.
+        unsafe {
+            let (a, b) = (_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+            let upper = packed(_mm512_srai_epi16::<7>(a), _mm512_srai_epi16::<7>(b));
+            let mask = _mm512_set1_epi16(127);
+            let lower = packed(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask));
+            _mm512_storeu_si512(high.as_mut_ptr().cast(), upper);
+            _mm512_storeu_si512(low.as_mut_ptr().cast(), lower);
+        }
+    }
+
+    #[inline(always)]
     fn split(self, v: __m512i) -> [__m512i; 2] {
         // SAFETY: self is the proof.
         unsafe { [_mm512_srai_epi32::<7>(v), _mm512_and_si512(v, _mm512_set1_epi32(127))] }
@@ -138,6 +164,16 @@ impl PlaneOps for Avx512 {
         // SAFETY: self is the proof; a prefetch touches no memory, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) }
     }
+}
+
+/// The low bytes of four vectors, of which `a` is the first two packed to 16 bits, `b` the others.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn packed(a: __m512i, b: __m512i) -> __m512i {
+    // a quad of every vector in each 128 bits
+    let quads = _mm512_packs_epi16(a, b);
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_permutexvar_epi32(order, quads)
 }
 
 /// The largest lane of each vector.

@@ -1,7 +1,8 @@
 //! Q2_K: a code times its sub-scale is at most 45, so scales go into the codes and one exact sum does a whole block.
 
+use super::columns::{self, Acc, Ahead, Columns, Quads};
 use super::linear::{
-    Linear, Terms, X, four_blocks, fours_apart, last_dwords, load, load_lanes, request, sixteen_blocks,
+    Linear, Terms, X, four_blocks, fours, last_dwords, load, load_lanes, request, sixteen_blocks,
 };
 use super::load::{Rows, high_f16, high_nibbles, low_f16, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
@@ -29,22 +30,100 @@ impl Format for Q2K {
         let (packed, d) = unsafe { (rows.dwords4(0), rows.dword(80)) };
         panel.set_d(0, low_f16(d));
         panel.set_dmin(high_f16(d));
-        let scales = packed.map(|packed| low_nibbles(packed));
         for j in 0..8 {
-            // Two bytes of every dword, as two i16.
-            let pick = two_bits::pick(0x8001_8000 + 0x0002_0002 * (j as u32 % 2));
-            panel.set_sums(j, _mm512_shuffle_epi8(high_nibbles(packed[j / 2]), pick));
+            panel.set_sums(j, minimum_pair(packed, j));
         }
         // SAFETY: as above.
         unsafe {
-            two_bits::columns(rows, 16, |j, k, codes| {
-                let pick = two_bits::pick(0x8000_8000 + 0x0001_0001 * (j as u32 % 4));
-                let scale = _mm512_shuffle_epi8(scales[j / 4], pick);
+            scaled_codes(rows, packed, |k, codes| {
                 for i in 0..4 {
-                    panel.set_codes(k + i, _mm512_mullo_epi16(codes[i], scale));
+                    panel.set_codes(k + i, codes[i]);
                 }
             });
         }
+    }
+}
+
+impl Columns for Q2K {
+    const VALUES: usize = 256;
+    const BYTES: usize = 84;
+    const MINIMA: bool = true;
+
+    fn words(sums: &[i16]) -> [[u8; 4]; 8] {
+        columns::pairs::<16>(sums)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead, acc: &mut Acc<T>) {
+        let zero = _mm512_setzero_si512();
+        // SAFETY: the caller vouches for the 84 bytes of the block in every row.
+        let (packed, d) = unsafe { (rows.anew().dwords4(0), rows.anew().dword(80)) };
+        let mut minima = [zero; T];
+        for j in 0..8 {
+            // SAFETY: `j < 8`; the caller vouches for the activations.
+            unsafe { x.dot_sums(j, minimum_pair(packed, j), &mut minima) };
+        }
+        // SAFETY: the caller vouches for the activations.
+        unsafe { acc.subtract(x, 0, high_f16(d), minima) };
+        // Several sums of a token, so that products need not wait for each other.
+        let mut dots = [[zero; T]; 4];
+        let chains = const { if T > 4 { 1 } else { 4 } };
+        for quarter in 0..4 {
+            ahead.request::<{ 4 * 84 }>(quarter);
+            // SAFETY: half of the block's 64 bytes, twice: two pairs of bits at a time.
+            let planes = unsafe { rows.anew().dwords8(16 + 32 * (quarter / 2)) };
+            let scales = low_nibbles(packed[quarter]);
+            let by = _mm512_set1_epi16(4 * (quarter as i16 % 2));
+            let mut k = 16 * quarter;
+            let mut pair = |planes: [__m512i; 8], byte: u32| {
+                for i in 0..8 {
+                    let pick = two_bits::pick(0x8000_8000 + 0x0001_0001 * (byte + i as u32 / 4));
+                    let codes = _mm512_and_si512(planes[i], _mm512_set1_epi8(3));
+                    let codes = _mm512_mullo_epi16(codes, _mm512_shuffle_epi8(scales, pick));
+                    // SAFETY: `k < 64`; the caller vouches for the activations.
+                    unsafe { x.dot(k + i, codes, &mut dots[i % chains]) };
+                }
+                k += 8;
+            };
+            let planes = planes.map(|planes| _mm512_srlv_epi16(planes, by));
+            pair(planes, 0);
+            pair(planes.map(|planes| _mm512_srli_epi16::<2>(planes)), 2);
+        }
+        let mut sums = dots[0];
+        for t in 0..T {
+            let rest = _mm512_add_epi32(dots[2][t], dots[3][t]);
+            sums[t] = _mm512_add_epi32(sums[t], _mm512_add_epi32(dots[1][t], rest));
+        }
+        // SAFETY: the caller vouches for the activations.
+        unsafe { acc.add(x, 0, low_f16(d), sums) };
+    }
+}
+
+/// The minima of sub-blocks `2 j` and `2 j + 1` as two i16, from the packed bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn minimum_pair(packed: [__m512i; 4], j: usize) -> __m512i {
+    // Two bytes of every dword, as two i16.
+    let pick = two_bits::pick(0x8001_8000 + 0x0002_0002 * (j as u32 % 2));
+    _mm512_shuffle_epi8(high_nibbles(packed[j / 2]), pick)
+}
+
+/// Calls `set(k, codes)` with values `4 k..4 k + 16` of 16 rows, their scales in them.
+///
+/// # Safety
+/// The CPU has the tier; 84 bytes can be read in every row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn scaled_codes(rows: Rows, packed: [__m512i; 4], mut set: impl FnMut(usize, [__m512i; 4])) {
+    let scales = packed.map(|packed| low_nibbles(packed));
+    // SAFETY: as the caller promises.
+    unsafe {
+        two_bits::columns(rows, 16, |j, k, codes| {
+            let pick = two_bits::pick(0x8000_8000 + 0x0001_0001 * (j as u32 % 4));
+            let scale = _mm512_shuffle_epi8(scales[j / 4], pick);
+            set(k, codes.map(|codes| _mm512_mullo_epi16(codes, scale)));
+        });
     }
 }
 
@@ -53,6 +132,13 @@ impl Linear for Q2K {
     const BYTES: usize = 84;
     const MINIMA: bool = true;
     const PARTS: [usize; 3] = [256, 16, 16];
+
+    fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
+        match tokens {
+            4 => columns::tile::<Self>(tokens),
+            _ => columns::more::<Self>(tokens),
+        }
+    }
 
     /// The codes as [`two_bits::codes`] has them, and two halves of their sums.
     #[inline]
@@ -65,7 +151,7 @@ impl Linear for Q2K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let quads = fours_apart(|i| {
+        let quads = fours(|i| {
             let w = w.wrapping_add(4 * 84 * i);
             let dots = four_blocks(|k| {
                 // SAFETY: block `4i + k`.

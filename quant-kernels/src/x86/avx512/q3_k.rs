@@ -1,8 +1,8 @@
 //! Q3_K: unsigned 3-bit codes with an offset of 4, signed 6-bit scales.
 
+use super::columns::{self, Acc, Ahead, ByteScales, Columns, Quads};
 use super::linear::{
-    Linear, Terms, X, add_products, four_blocks, fours_apart, load, load_lanes, request, scales,
-    sixteen_blocks,
+    Linear, Terms, X, add_products, four_blocks, fours, load, load_lanes, request, scales, sixteen_blocks,
 };
 use super::load::{Rows, high_f16, high_nibbles, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
@@ -32,19 +32,8 @@ impl Format for Q3K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn unpack(rows: Rows, _values: usize, panel: &mut Panel) {
         // SAFETY: the caller vouches for the 110 bytes of the block in every row.
-        let ([_, a, b, pairs], d, third) =
-            unsafe { (rows.dwords4(92), rows.dword(106), [rows.dwords4(0), rows.dwords4(16)]) };
-        panel.set_d(0, high_f16(d));
-        let join = |low, pairs| {
-            let six = _mm512_ternarylogic_epi32::<0xf8>(low, pairs, _mm512_set1_epi8(0x30));
-            _mm512_sub_epi8(six, _mm512_set1_epi8(32))
-        };
-        let scales = [
-            join(low_nibbles(a), _mm512_slli_epi32::<4>(pairs)),
-            join(low_nibbles(b), _mm512_slli_epi32::<2>(pairs)),
-            join(high_nibbles(a), pairs),
-            join(high_nibbles(b), _mm512_srli_epi32::<2>(pairs)),
-        ];
+        let (scales, d, third) = unsafe { header(rows) };
+        panel.set_d(0, d);
         // What code 0 becomes: the offset less four scales, modulo 256.
         let zeros = scales.map(|s| {
             let four = _mm512_and_si512(_mm512_slli_epi32::<2>(s), _mm512_set1_epi8(-4));
@@ -57,12 +46,8 @@ impl Format for Q3K {
                 let scale =
                     _mm512_shuffle_epi8(scales[j / 4], two_bits::pick(0x8000_8000 + 0x0001_0001 * byte));
                 let zero = _mm512_shuffle_epi8(zeros[j / 4], two_bits::pick(0x0101_0101 * byte));
-                // Bit j / 2 to place 2.
-                let by = _mm512_set1_epi32((2 - j as i32 / 2) & 31);
                 for i in 0..4 {
-                    let third = _mm512_rolv_epi32(third[j % 2][i], by);
-                    // low | (third & 4)
-                    let code = _mm512_ternarylogic_epi32::<0xf8>(low[i], third, _mm512_set1_epi8(4));
+                    let code = with_third(low[i], third[j % 2][i], j);
                     let even = _mm512_mullo_epi16(_mm512_and_si512(code, _mm512_set1_epi16(0xff)), scale);
                     let odd = _mm512_mullo_epi16(_mm512_andnot_si512(_mm512_set1_epi16(0xff), code), scale);
                     let product = _mm512_mask_mov_epi8(odd, 0x5555_5555_5555_5555, even);
@@ -73,11 +58,95 @@ impl Format for Q3K {
     }
 }
 
+/// Scales as bytes, four sub-blocks per dword; the float scales; the third bits of 16 rows.
+///
+/// # Safety
+/// The CPU has the tier; 110 bytes can be read in every row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn header(rows: Rows) -> ([__m512i; 4], __m512, [[__m512i; 4]; 2]) {
+    // SAFETY: as the caller promises.
+    let ([_, a, b, pairs], d, third) =
+        unsafe { (rows.dwords4(92), rows.dword(106), [rows.dwords4(0), rows.dwords4(16)]) };
+    let join = |low, pairs| {
+        let six = _mm512_ternarylogic_epi32::<0xf8>(low, pairs, _mm512_set1_epi8(0x30));
+        _mm512_sub_epi8(six, _mm512_set1_epi8(32))
+    };
+    let scales = [
+        join(low_nibbles(a), _mm512_slli_epi32::<4>(pairs)),
+        join(low_nibbles(b), _mm512_slli_epi32::<2>(pairs)),
+        join(high_nibbles(a), pairs),
+        join(high_nibbles(b), _mm512_srli_epi32::<2>(pairs)),
+    ];
+    (scales, high_f16(d), third)
+}
+
+/// Codes of sub-block `j` from their two low bits and the plane of third bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn with_third(low: __m512i, plane: __m512i, j: usize) -> __m512i {
+    // Bit j / 2 to place 2.
+    let third = _mm512_rolv_epi32(plane, _mm512_set1_epi32((2 - j as i32 / 2) & 31));
+    // low | (third & 4)
+    _mm512_ternarylogic_epi32::<0xf8>(low, third, _mm512_set1_epi8(4))
+}
+
+impl Columns for Q3K {
+    const VALUES: usize = 256;
+    const BYTES: usize = 110;
+
+    fn words(sums: &[i16]) -> [[u8; 4]; 8] {
+        columns::pairs::<16>(sums)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead, acc: &mut Acc<T>) {
+        let zero = _mm512_setzero_si512();
+        // SAFETY: the caller vouches for the block in every row.
+        let (scales, d, third) = unsafe { header(rows.anew()) };
+        let scales = ByteScales(scales);
+        // SAFETY: the caller vouches for the activations.
+        let mut sums = unsafe { scales.offsets::<T, 2>(x) };
+        for quarter in 0..4 {
+            ahead.request::<{ 4 * 110 }>(quarter);
+            // SAFETY: half of the block's 64 bytes, twice: two pairs of bits at a time.
+            let planes = unsafe { rows.anew().dwords8(32 + 32 * (quarter / 2)) };
+            let by = _mm512_set1_epi16(4 * (quarter as i16 % 2));
+            // Third bits 2 quarter and 2 quarter + 1 to places 2 and 3.
+            let up = _mm512_set1_epi32((2 - 2 * quarter as i32) & 31);
+            for i in 0..2 {
+                let mut dots = [[zero; T]; 2];
+                for j in 0..4 {
+                    let low = _mm512_srlv_epi16(planes[4 * i + j], by);
+                    let third = _mm512_rolv_epi32(third[i][j], up);
+                    let codes =
+                        [code(low, third), code(_mm512_srli_epi16::<2>(low), _mm512_srli_epi16::<1>(third))];
+                    let k = 16 * quarter + 4 * i + j;
+                    // SAFETY: `k + 8 < 64`; the caller vouches for the activations.
+                    unsafe {
+                        x.dot(k, codes[0], &mut dots[0]);
+                        x.dot(k + 8, codes[1], &mut dots[1]);
+                    }
+                }
+                scales.add(4 * quarter + i, dots[0], &mut sums);
+                scales.add(4 * quarter + 2 + i, dots[1], &mut sums);
+            }
+        }
+        // SAFETY: the caller vouches for the activations.
+        unsafe { acc.add(x, 0, d, sums) };
+    }
+}
+
 impl Linear for Q3K {
     const VALUES: usize = 256;
     const BYTES: usize = 110;
     const MINIMA: bool = false;
     const PARTS: [usize; 3] = [256, 16, 16];
+
+    fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
+        columns::tile::<Self>(tokens)
+    }
 
     /// The codes as [`two_bits::codes`] has them, and two halves of -4 times their sums.
     #[inline]
@@ -90,7 +159,7 @@ impl Linear for Q3K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let quads = fours_apart(|i| {
+        let quads = fours(|i| {
             let w = w.wrapping_add(4 * 110 * i);
             // SAFETY: the last 16 bytes of these blocks.
             let tails = unsafe { unpack_scales(load_lanes(w.add(94), 110)) };

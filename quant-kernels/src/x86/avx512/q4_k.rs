@@ -1,11 +1,13 @@
 //! Q4_K: nibbles are the codes; Q5_K shares the packed scales.
 
+use super::columns::{self, Acc, Ahead, Columns, Quads};
 use super::linear::{
-    Linear, Terms, X, add_products, first_dwords, four_blocks, fours_apart, load, load_lanes, request,
+    Linear, Terms, X, add_products, first_dwords, four_blocks, fours, load, load_lanes, request,
     sixteen_blocks,
 };
 use super::load::{Rows, high_f16, high_nibbles, low_f16, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
+use super::two_bits;
 use crate::isa::Avx512;
 use crate::types::TileFn;
 use std::arch::x86_64::*;
@@ -47,32 +49,163 @@ impl Format for Q4K {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub(super) unsafe fn header(rows: Rows, panel: &mut Panel) {
     // SAFETY: as the caller promises.
-    let h = unsafe { rows.dwords4(0) };
-    panel.set_d(0, low_f16(h[0]));
-    panel.set_dmin(high_f16(h[0]));
-    // The packed bytes, four sub-blocks per dword: `scale_min` on all of them at once.
-    let six = _mm512_set1_epi8(63);
-    let join = |low: __m512i, high: __m512i| {
-        let high = _mm512_and_si512(_mm512_srli_epi32::<2>(high), _mm512_set1_epi8(0x30));
-        _mm512_or_si512(low_nibbles(low), high)
-    };
-    let scales = [_mm512_and_si512(h[1], six), join(h[3], h[1])];
-    let minima = [_mm512_and_si512(h[2], six), join(_mm512_srli_epi32::<4>(h[3]), h[2])];
+    let header = unsafe { Header::of(rows) };
+    panel.set_d(0, header.d);
+    panel.set_dmin(header.dmin);
     for j in 0..8 {
-        let pick = _mm512_add_epi32(lane_bytes(), _mm512_set1_epi32((j % 4) as i32));
-        // Byte `j % 4` of each lane, zero-extended to an i32.
-        panel.set_scale(j, _mm512_maskz_shuffle_epi8(0x1111_1111_1111_1111, scales[j / 4], pick));
-        // The same, twice, as two i16: both halves of a sub-block have its minimum.
-        let pick = _mm512_or_si512(pick, _mm512_slli_epi32::<16>(pick));
-        panel.set_sums(j, _mm512_maskz_shuffle_epi8(0x5555_5555_5555_5555, minima[j / 4], pick));
+        panel.set_scale(j, header.scale(j));
+        panel.set_sums(j, header.minimum(j));
     }
 }
 
-/// In every 128-bit lane: the number of the first byte of each dword.
+/// The first 16 bytes of a block of 16 rows.
+struct Header {
+    d: __m512,
+    dmin: __m512,
+    /// Scales and minima as bytes, four sub-blocks per dword.
+    scales: [__m512i; 2],
+    minima: [__m512i; 2],
+}
+
+impl Header {
+    /// # Safety
+    /// The CPU has the tier; 16 bytes can be read in every row.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn of(rows: Rows) -> Self {
+        // SAFETY: as the caller promises.
+        let h = unsafe { rows.dwords4(0) };
+        // `scale_min` on all packed bytes at once.
+        let six = _mm512_set1_epi8(63);
+        let join = |low: __m512i, high: __m512i| {
+            let high = _mm512_and_si512(_mm512_srli_epi32::<2>(high), _mm512_set1_epi8(0x30));
+            _mm512_or_si512(low_nibbles(low), high)
+        };
+        Self {
+            d: low_f16(h[0]),
+            dmin: high_f16(h[0]),
+            scales: [_mm512_and_si512(h[1], six), join(h[3], h[1])],
+            minima: [_mm512_and_si512(h[2], six), join(_mm512_srli_epi32::<4>(h[3]), h[2])],
+        }
+    }
+
+    /// The scale of sub-block `j` as an i32.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn scale(&self, j: usize) -> __m512i {
+        _mm512_maskz_shuffle_epi8(0x1111_1111_1111_1111, self.scales[j / 4], lane_bytes(j))
+    }
+
+    /// The minimum of sub-block `j`, twice, as two i16: both halves of a sub-block have it.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn minimum(&self, j: usize) -> __m512i {
+        let pick = lane_bytes(j);
+        let pick = _mm512_or_si512(pick, _mm512_slli_epi32::<16>(pick));
+        _mm512_maskz_shuffle_epi8(0x5555_5555_5555_5555, self.minima[j / 4], pick)
+    }
+}
+
+/// In every 128-bit lane: the number of byte `j % 4` of each dword.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn lane_bytes() -> __m512i {
-    _mm512_setr4_epi32(0, 4, 8, 12)
+fn lane_bytes(j: usize) -> __m512i {
+    _mm512_add_epi32(_mm512_setr4_epi32(0, 4, 8, 12), _mm512_set1_epi32((j % 4) as i32))
+}
+
+impl Columns for Q4K {
+    const VALUES: usize = 256;
+    const BYTES: usize = 144;
+    const MINIMA: bool = true;
+
+    fn words(sums: &[i16]) -> [[u8; 4]; 8] {
+        columns::pairs::<32>(sums)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead, acc: &mut Acc<T>) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            columns::<144, { 4 * 144 }, T, 4>(rows, x, ahead, acc, |nibbles, _, _| {
+                [low_nibbles(nibbles), _mm512_and_si512(nibbles, _mm512_set1_epi8(-16))]
+            })
+        }
+    }
+}
+
+/// [`Columns::columns`] of Q4_K and Q5_K blocks of `BYTES` bytes, whose nibbles are the last 128. `codes(nibbles, g, i)`
+/// makes the codes of two sub-blocks from dword `i` of group `g`'s eight, those of the second one times `2^SHIFT`;
+/// `QUARTER` is a quarter of 16 blocks' bytes.
+///
+/// # Safety
+/// As for [`Columns::columns`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) unsafe fn columns<const BYTES: usize, const QUARTER: usize, const T: usize, const SHIFT: u32>(
+    rows: Rows,
+    x: Quads<T>,
+    ahead: Ahead,
+    acc: &mut Acc<T>,
+    codes: impl Fn(__m512i, usize, usize) -> [__m512i; 2],
+) {
+    let zero = _mm512_setzero_si512();
+    // SAFETY: the first 16 bytes of the block.
+    let header = unsafe { Header::of(rows.anew()) };
+    let (mut sums, mut minima) = ([zero; T], [zero; T]);
+    for j in 0..4 {
+        // Two bytes of every dword, as two i16.
+        let pick = two_bits::pick(0x8001_8000 + 0x0002_0002 * (j as u32 % 2));
+        let pair = _mm512_shuffle_epi8(header.minima[j / 2], pick);
+        // SAFETY: four pairs of sums; the caller vouches for the activations.
+        unsafe { x.dot_sums(j, pair, &mut minima) };
+    }
+    // SAFETY: the caller vouches for the activations.
+    unsafe { acc.subtract(x, 0, header.dmin, minima) };
+    for g in 0..4 {
+        ahead.request::<QUARTER>(g);
+        // SAFETY: 32 of the nibbles' 128 bytes.
+        let nibbles = unsafe { rows.anew().dwords8(BYTES - 128 + 32 * g) };
+        // Scales of the sub-blocks in the lowest bytes.
+        let scales = _mm512_srlv_epi32(header.scales[g / 2], _mm512_set1_epi32(16 * (g as i32 % 2)));
+        let byte = _mm512_set1_epi32(0xff);
+        let scales = [
+            _mm512_slli_epi32::<SHIFT>(_mm512_and_si512(scales, byte)),
+            _mm512_and_si512(_mm512_srli_epi32::<8>(scales), byte),
+        ];
+        let mut add = |dots: [__m512i; T], scale| {
+            for t in 0..T {
+                sums[t] = _mm512_add_epi32(sums[t], _mm512_mullo_epi32(dots[t], scale));
+            }
+        };
+        let mut dots = [[zero; T]; 2];
+        // SAFETY: `16 * g + 8 + i < 64`; the caller vouches for the activations.
+        unsafe {
+            if T > 4 {
+                // One sub-block after the other: there are no registers for the sums of both.
+                for i in 0..8 {
+                    x.dot(16 * g + i, codes(nibbles[i], g, i)[0], &mut dots[0]);
+                }
+                add(dots[0], scales[0]);
+                for i in 0..8 {
+                    x.dot(16 * g + 8 + i, codes(nibbles[i], g, i)[1], &mut dots[1]);
+                }
+                add(dots[1], scales[1]);
+            } else {
+                for i in 0..8 {
+                    let [low, high] = codes(nibbles[i], g, i);
+                    x.dot(16 * g + i, low, &mut dots[0]);
+                    x.dot(16 * g + 8 + i, high, &mut dots[1]);
+                }
+                add(dots[0], scales[0]);
+                add(dots[1], scales[1]);
+            }
+        }
+    }
+    // 2^SHIFT times as large, still less than 2^29.
+    let sums = sums.map(|sum| _mm512_srai_epi32::<SHIFT>(sum));
+    // SAFETY: the caller vouches for the activations.
+    unsafe { acc.add(x, 0, header.d, sums) };
 }
 
 impl Linear for Q4K {
@@ -80,6 +213,10 @@ impl Linear for Q4K {
     const BYTES: usize = 144;
     const MINIMA: bool = true;
     const PARTS: [usize; 3] = [256, 16, 0];
+
+    fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
+        columns::tile::<Self>(tokens).or_else(|| columns::more::<Self>(tokens))
+    }
 
     #[inline]
     fn arrange(q: &[i8], sums: &[i16], parts: [&mut [u8]; 3]) {
@@ -120,7 +257,7 @@ pub(super) unsafe fn terms<const BYTES: usize, const T: usize>(
     codes: impl Fn(__m512i, *const u8, usize) -> [__m512i; 2],
 ) -> Terms<T> {
     let zero = _mm512_setzero_si512();
-    let quads = fours_apart(|i| {
+    let quads = fours(|i| {
         let w = w.wrapping_add(4 * i * BYTES);
         // SAFETY: the headers of these four blocks.
         let headers = unsafe { load_lanes(w, BYTES) };

@@ -1,5 +1,6 @@
 //! Q5_K: Q4_K with a fifth bit from a plane of its own.
 
+use super::columns::{self, Acc, Ahead, Columns, Quads};
 use super::linear::{Linear, Terms, X};
 use super::load::{Rows, high_nibbles, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
@@ -44,11 +45,40 @@ impl Format for Q5K {
     }
 }
 
+impl Columns for Q5K {
+    const VALUES: usize = 256;
+    const BYTES: usize = 176;
+    const MINIMA: bool = true;
+
+    fn words(sums: &[i16]) -> [[u8; 4]; 8] {
+        columns::pairs::<32>(sums)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead, acc: &mut Acc<T>) {
+        // SAFETY: the fifth bits.
+        let plane = unsafe { rows.anew().dwords8(16) };
+        let codes = |nibbles, g: usize, i: usize| {
+            // Bits 2g and 2g + 1 move to place 4.
+            let bits = _mm512_rolv_epi32(plane[i], _mm512_set1_epi32(4 - 2 * g as i32));
+            let join = |nibble, bits| _mm512_ternarylogic_epi32::<0xf8>(nibble, bits, _mm512_set1_epi8(16));
+            [join(low_nibbles(nibbles), bits), join(high_nibbles(nibbles), _mm512_ror_epi32::<1>(bits))]
+        };
+        // SAFETY: as the caller promises.
+        unsafe { q4_k::columns::<176, { 4 * 176 }, T, 0>(rows, x, ahead, acc, codes) }
+    }
+}
+
 impl Linear for Q5K {
     const VALUES: usize = 256;
     const BYTES: usize = 176;
     const MINIMA: bool = true;
     const PARTS: [usize; 3] = [256, 16, 0];
+
+    fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
+        columns::tile::<Self>(tokens)
+    }
 
     #[inline]
     fn arrange(q: &[i8], sums: &[i16], parts: [&mut [u8]; 3]) {

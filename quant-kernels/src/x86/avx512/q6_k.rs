@@ -1,7 +1,8 @@
 //! Q6_K: unsigned 6-bit codes with an offset of 32, which becomes a product of scales and activation sums.
 
+use super::columns::{self, Acc, Ahead, ByteScales, Columns, Quads};
 use super::linear::{
-    Linear, Terms, X, add_products, four_blocks, fours_apart, load, request, scales, sixteen_blocks,
+    Linear, Terms, X, add_products, four_blocks, fours, load, request, scales, sixteen_blocks,
 };
 use super::load::{Rows, high_f16, high_nibbles, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
@@ -63,11 +64,66 @@ impl Format for Q6K {
     }
 }
 
+impl Columns for Q6K {
+    const VALUES: usize = 256;
+    const BYTES: usize = 210;
+
+    fn words(sums: &[i16]) -> [[u8; 4]; 8] {
+        columns::pairs::<16>(sums)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead, acc: &mut Acc<T>) {
+        let zero = _mm512_setzero_si512();
+        // SAFETY: the caller vouches for the 210 bytes of the block in every row.
+        let (d, scales) = unsafe { (rows.anew().dword(206), rows.anew().dwords4(192)) };
+        let scales = ByteScales(scales);
+        // SAFETY: the caller vouches for the activations.
+        let mut sums = unsafe { scales.offsets::<T, 5>(x) };
+        let upper = |nibble, bits| _mm512_ternarylogic_epi32::<0xf8>(nibble, bits, _mm512_set1_epi8(0x30));
+        for half in 0..2 {
+            // SAFETY: as above.
+            let pairs = unsafe { rows.anew().dwords8(128 + 32 * half) };
+            // Low nibbles of 32 bytes are values 32 r.., high ones 64 + 32 r...
+            for r in 0..2 {
+                ahead.request::<{ 4 * 210 }>(2 * half + r);
+                // SAFETY: as above.
+                let nibbles = unsafe { rows.anew().dwords8(64 * half + 32 * r) };
+                let by = _mm512_set1_epi32(4 - 2 * r as i32);
+                for i in 0..2 {
+                    let sub = 8 * half + 2 * r + i;
+                    let mut dots = [[zero; T]; 2];
+                    for k in 0..4 {
+                        let (nibbles, pairs) = (nibbles[4 * i + k], pairs[4 * i + k]);
+                        let bits = _mm512_rolv_epi32(pairs, by);
+                        let low = upper(low_nibbles(nibbles), bits);
+                        let high = upper(high_nibbles(nibbles), _mm512_ror_epi32::<4>(bits));
+                        // SAFETY: `4 * sub + 16 + k < 64`; the caller vouches for the activations.
+                        unsafe {
+                            x.dot(4 * sub + k, low, &mut dots[0]);
+                            x.dot(4 * sub + 16 + k, high, &mut dots[1]);
+                        }
+                    }
+                    scales.add(sub, dots[0], &mut sums);
+                    scales.add(sub + 4, dots[1], &mut sums);
+                }
+            }
+        }
+        // SAFETY: the caller vouches for the activations.
+        unsafe { acc.add(x, 0, high_f16(d), sums) };
+    }
+}
+
 impl Linear for Q6K {
     const VALUES: usize = 256;
     const BYTES: usize = 210;
     const MINIMA: bool = false;
     const PARTS: [usize; 3] = [256, 32, 0];
+
+    fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
+        columns::tile::<Self>(tokens)
+    }
 
     /// The codes, and -8 times their sums.
     #[inline]
@@ -83,7 +139,7 @@ impl Linear for Q6K {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
-        let quads = fours_apart(|i| {
+        let quads = fours(|i| {
             let w = w.wrapping_add(4 * i * 210);
             four_blocks::<T>(|k| {
                 // SAFETY: block `4i + k` and its activations.

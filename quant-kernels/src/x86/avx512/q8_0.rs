@@ -41,10 +41,10 @@ impl Linear for Q8_0 {
     const MINIMA: bool = false;
     const PARTS: [usize; 3] = [32, 4, 0];
 
-    fn four(cols: usize) -> Option<TileFn> {
+    fn few(tokens: usize, cols: usize) -> Option<TileFn> {
         // Longer activations and terms leave no room for weights in the first-level cache.
         // SAFETY: this type's matmul exists with a proof of the tier only.
-        (cols <= 4096).then_some(|tile| unsafe { linear::tile::<Self, 4>(tile) })
+        (tokens == 4 && cols <= 4096).then_some(|tile| unsafe { linear::tile::<Self, 4>(tile) })
     }
 
     /// The codes, and -128 times their sum.

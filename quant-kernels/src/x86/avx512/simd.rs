@@ -89,6 +89,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: self is the proof.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
     fn butterflies(self, v: __m512, strides: usize) -> __m512 {
         // SAFETY: self is the proof.
         unsafe {
@@ -113,8 +119,8 @@ impl Simd for Avx512 {
     fn select(self, x: __m512, limit: f32, below: __m512, other: __m512) -> __m512 {
         // SAFETY: self is the proof.
         unsafe {
-            let mask = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_set1_ps(limit));
-            _mm512_mask_blend_ps(mask, other, below)
+            let mask = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(limit));
+            _mm512_mask_blend_ps(mask, below, other)
         }
     }
 
