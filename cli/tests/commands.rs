@@ -75,19 +75,12 @@ fn json_holds_the_text_and_how_it_came_about() {
 }
 
 #[test]
-fn a_full_cache_loses_planes_and_says_so() {
-    let common = ["run", "-n", "500", "--temp", "0", "--ignore-end", "--ctx", "640", "--kv", "8,drop=2"];
-    let with = |more: &[&str]| run(&[&common[..], more].concat());
-    let refused = stderr(&with(&["--kv-memory", "1K"]));
-    let (_, needed) = refused.split_once("needs ").unwrap();
-    let needed: String = needed.chars().take_while(char::is_ascii_digit).collect();
-    let output = with(&["--kv-memory", &needed]);
-    assert!(output.status.success() && stderr(&output).contains("not reproducible: memory was short"));
+fn a_cache_that_may_lose_planes_tells_that_it_did_not() {
     let spill = std::env::temp_dir().join(format!("quant-spill-{}", std::process::id()));
-    let all = json(
-        &[&common[..], &["--kv-memory", "64M", "--json", "--kv-spill", spill.to_str().unwrap()]].concat(),
-    );
-    assert_eq!((&all["stats"]["reproducible"], &all["stats"]["kv_reduced_pages"]), (&true.into(), &0.into()));
+    let flags = ["--kv", "8,drop=2", "--kv-memory", "64M", "--kv-spill", spill.to_str().unwrap()];
+    let all = json(&[&["run", "-n", "20", "--temp", "0", "--ctx", "640", "--json"], &flags[..]].concat());
+    assert_eq!(all["stats"]["reproducible"], true);
+    assert_eq!(all["stats"]["kv_reduced_pages"], 0);
     let _ = std::fs::remove_file(spill);
 }
 
