@@ -2,6 +2,7 @@
 //! the whole book, then spread to bytes by `vpmultishiftqb`.
 
 use crate::types::codebooks::even_signs;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// A codebook of `N` packed entries: their low bytes, their high bytes.
@@ -19,11 +20,26 @@ impl<const N: usize> Book<N> {
         Self(planes)
     }
 
-    /// The entries of `V` times 64 indices, given as their low bytes and masks of bits 8, 9 and 10. Result `h` has in
-    /// its 128-bit lane `l` entries `16 l + 8 h..16 l + 8 h + 8`.
+    /// Entries of 8 values in another order: bits `2 i..2 i + 2` have value `order[i]`.
+    pub const fn ordered(packed: &[u16; N], order: [usize; 8]) -> Self {
+        let mut entries = [0; N];
+        let mut i = 0;
+        while i < N {
+            let mut to = 0;
+            while to < 8 {
+                entries[i] |= (packed[i] >> (2 * order[to]) & 3) << (2 * to);
+                to += 1;
+            }
+            i += 1;
+        }
+        Self::new(&entries)
+    }
+
+    /// The low and the high bytes of the entries of `V` times 64 indices, given as their low bytes and masks of bits 8,
+    /// 9 and 10.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
-    pub fn entries<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 3]; V]) -> [[__m512i; 2]; V] {
+    pub fn halves<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 3]; V]) -> [[__m512i; 2]; V] {
         let mut masks = [[0; 4]; V];
         for v in 0..V {
             masks[v] = [_mm512_movepi8_mask(low[v]), bits[v][0], bits[v][1], bits[v][2]];
@@ -32,10 +48,25 @@ impl<const N: usize> Book<N> {
         let second = Lookup { plane: &self.0[1], low, masks }.all();
         let mut out = [[low[0]; 2]; V];
         for v in 0..V {
-            out[v] = [_mm512_unpacklo_epi8(first[v], second[v]), _mm512_unpackhi_epi8(first[v], second[v])];
+            out[v] = [first[v], second[v]];
         }
         out
     }
+
+    /// As [`Self::halves`], but whole entries: result `h` has in its 128-bit lane `l` entries
+    /// `16 l + 8 h..16 l + 8 h + 8`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    pub fn entries<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 3]; V]) -> [[__m512i; 2]; V] {
+        self.halves(low, bits).map(|halves| words(halves))
+    }
+}
+
+/// Low and high bytes to words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+pub(super) fn words([low, high]: [__m512i; 2]) -> [__m512i; 2] {
+    [_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)]
 }
 
 /// Bytes of one plane by index: the low seven bits choose within 128 bytes, masks of the others between those.
@@ -105,13 +136,13 @@ impl<const N: usize, const V: usize> Lookup<'_, N, V> {
     }
 }
 
-/// Entries of 8 values (as [`Book::entries`] has them) to bytes: register `r` has those of entries `8 r..8 r + 8`, value
-/// `i` of an entry in bits `shift..shift + 2` of its byte, other bits whatever.
+/// Entries of 8 values (as [`words`] has them) to bytes: register `r` has those of entries `8 r..8 r + 8`, value `i`
+/// from bit `places[i]` of an entry on in bits `shift..shift + 2` of its byte, other bits whatever.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
-pub(super) fn spread_eights(words: [__m512i; 2], shift: u8) -> [__m512i; 8] {
+pub(super) fn spread_eights(words: [__m512i; 2], places: [u8; 8], shift: u8) -> [__m512i; 8] {
     // An entry is four times in its qword, so a shift may wrap.
-    let mut bits = [0u8, 2, 4, 6, 8, 10, 12, 14];
+    let mut bits = places;
     for bit in &mut bits {
         *bit = (64 + *bit - shift) & 63;
     }
@@ -155,7 +186,7 @@ pub(super) fn spread_fours(words: [__m512i; 2]) -> [__m512i; 4] {
     out
 }
 
-/// Levels for `vpermb`: whatever bits an index has above those of a level's number.
+/// Levels for `vpermb`, which regards the lower six bits of an index.
 #[repr(align(64))]
 pub(super) struct Levels([u8; 64]);
 
@@ -165,6 +196,28 @@ impl Levels {
         let mut i = 0;
         while i < 64 {
             table[i] = levels[i % N];
+            i += 1;
+        }
+        Self(table)
+    }
+
+    /// Levels whose number is in two bits from `bit` on.
+    pub const fn from_bit(levels: [u8; 4], bit: usize) -> Self {
+        let mut table = [0; 64];
+        let mut i = 0;
+        while i < 64 {
+            table[i] = levels[i >> bit & 3];
+            i += 1;
+        }
+        Self(table)
+    }
+
+    /// Levels whose number is in two bits from `bit` on, negative where bit `sign` is set, plus `offset`.
+    pub const fn signed(levels: [u8; 4], bit: usize, sign: usize, offset: u8) -> Self {
+        let mut table = Self::from_bit(levels, bit).0;
+        let mut i = 0;
+        while i < 64 {
+            table[i] = if i >> sign & 1 != 0 { offset - table[i] } else { offset + table[i] };
             i += 1;
         }
         Self(table)
@@ -203,20 +256,28 @@ struct Signs([[u64; 4]; 2]);
 /// Eight signs from the lower seven bits of every byte.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vbmi")]
-pub(super) fn signs_of_seven(seven: __m512i) -> [[u64; 4]; 2] {
+pub(super) fn signs_of_seven(seven: __m512i) -> __m512i {
     // SAFETY: 128 bytes.
     let (a, b) = unsafe {
         let table = EVEN_SIGNS.0.as_ptr();
         (_mm512_load_si512(table.cast()), _mm512_load_si512(table.add(64).cast()))
     };
-    let mut signs = Signs([[0; 4]; 2]);
-    // Volatile: masks come from memory at no cost, but the compiler would rather shuffle words out of the register.
+    _mm512_permutex2var_epi8(a, seven, b)
+}
+
+/// The signs of two blocks as masks.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn masks(signs: __m512i) -> [[u64; 4]; 2] {
+    let mut masks = Signs([[0; 4]; 2]);
+    // Masks come from memory at little cost, but the compiler would rather take them out of the register, one by one: it
+    // must not know what memory holds.
     // SAFETY: 64 bytes.
     unsafe {
-        let signs: *mut __m512i = (&raw mut signs).cast();
-        signs.write_volatile(_mm512_permutex2var_epi8(a, seven, b));
+        _mm512_store_si512(masks.0.as_mut_ptr().cast(), signs);
+        asm!("/* {masks} */", masks = in(reg) &raw mut masks, options(nostack, preserves_flags));
     }
-    signs.0
+    masks.0
 }
 
 /// 64 bytes at `at` in two blocks.

@@ -48,7 +48,7 @@ pub(super) fn tile<G: Grid + 'static>(_: Avx512) -> TileFn {
     |tile| unsafe { panel::tile::<Signed<G>>(tile) }
 }
 
-struct Signed<G>(PhantomData<G>);
+pub(super) struct Signed<G>(PhantomData<G>);
 
 impl<G: Grid> Coded for Signed<G> {
     const OFFSET: i16 = 64;

@@ -1,8 +1,10 @@
 //! IQ1_M: each 8 values have a nibble with the upper bits of their index and the sign of their shift; a scale for each
 //! 16; the float scale lies in the top nibbles of four words.
 
-use super::codebook::load_halves;
+use super::codebook::{load_halves, words};
+use super::eights;
 use super::grid::sub_16;
+use super::linear::load;
 use super::load::Rows;
 use super::ternary::{self, Shifted};
 use crate::isa::Avx512;
@@ -30,17 +32,6 @@ unsafe fn scale_bits(block: *const u8) -> i64 {
     // SAFETY: the last eight bytes of the block.
     unsafe { block.add(48).cast::<i64>().read_unaligned() }
 }
-
-/// Eight shifts for `vpmultishiftqb` that bring the scale of values `8 g..8 g + 8` to place 1 of word `g`.
-static RUN_SCALES: [u64; 8] = {
-    let mut by = [0; 8];
-    let mut g = 0;
-    while g < 32 {
-        by[g / 4] |= (scale_bit(g / 2).wrapping_sub(1) as u64 & 63) << (16 * (g % 4));
-        g += 1;
-    }
-    by
-};
 
 /// The float scales of eight blocks, a qword of scales each, divided by 8: the top nibbles of four words, lowest first.
 #[inline]
@@ -96,7 +87,7 @@ unsafe fn nibbles(blocks: [*const u8; 2]) -> __m512i {
 impl Shifted for Iq1M {
     const BYTES: usize = 56;
     const SUB: usize = 16;
-    const RUN: usize = 8;
+    const STARTS: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -125,20 +116,39 @@ impl Shifted for Iq1M {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn offsets(block: *const u8) -> __m512i {
-        // SAFETY: as the caller promises, and a table of 64 bytes.
-        let (bits, nibbles, by) = unsafe {
-            (
-                scale_bits(block),
-                _mm_loadu_si128(block.add(32).cast()),
-                _mm512_loadu_si512(RUN_SCALES.as_ptr().cast()),
-            )
-        };
-        let bits = _mm512_multishift_epi64_epi8(by, _mm512_set1_epi64(bits));
-        // Bit 3 of every nibble to bit 7 of a byte: nibble 2 k, then nibble 2 k + 1.
-        let nibbles = _mm256_cvtepu8_epi16(nibbles);
-        let nibbles = _mm256_or_si256(_mm256_slli_epi16::<4>(nibbles), _mm256_slli_epi16::<8>(nibbles));
-        ternary::offset_words(bits, _mm256_movepi8_mask(nibbles))
+    unsafe fn dword_scales(blocks: [*const u8; 2]) -> [__m512i; 2] {
+        let mut first = [0; 16];
+        for k in 0..16 {
+            first[k] = scale_bit(k);
+        }
+        // SAFETY: as the caller promises.
+        eights::odd_dwords::<3>(blocks.map(|block| unsafe { scale_bits(block) }), first)
+    }
+
+    /// -7 times the sums of 16, and where the sign is set less twice those of 8.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn starts(_: [*const u8; 2], upper: __m512i, lines: *const u8) -> [__m512i; 2] {
+        let negative = _mm512_and_si512(_mm512_srli_epi16::<3>(upper), _mm512_set1_epi8(1));
+        let negative = words([negative, _mm512_setzero_si512()]);
+        // SAFETY: as the caller promises.
+        let line = |i: usize| unsafe { load(lines.add(64 * i)) };
+        [
+            _mm512_dpwssd_epi32(line(0), negative[0], line(2)),
+            _mm512_dpwssd_epi32(line(1), negative[1], line(3)),
+        ]
+    }
+
+    fn arrange_starts(q: &[i8], sums: &[i16], lines: &mut [[u8; 64]]) {
+        let (products, eights) = lines.split_at_mut(2);
+        eights::arrange_products::<16>(sums, -7, products);
+        // Eight runs of 8 by turns.
+        for (i, q) in q.chunks_exact(64).enumerate() {
+            let places = eights[i % 2][16 * (i / 2)..].as_chunks_mut::<2>().0;
+            for (q, place) in q.as_chunks::<8>().0.iter().zip(places) {
+                *place = (-2 * q.iter().map(|&q| i16::from(q)).sum::<i16>()).to_ne_bytes();
+            }
+        }
     }
 
     #[inline]

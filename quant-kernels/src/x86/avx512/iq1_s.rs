@@ -1,8 +1,9 @@
 //! IQ1_S: each 32 values have a word with the upper bits of four indices, a scale and the sign of the shift.
 
 use super::codebook::load_halves;
+use super::eights::arrange_products;
 use super::grid::sub_32;
-use super::linear::scales;
+use super::linear::{load, scales};
 use super::load::{Rows, low_f16};
 use super::ternary::{self, Shifted};
 use crate::isa::Avx512;
@@ -31,10 +32,22 @@ unsafe fn words(blocks: [*const u8; 2]) -> __m512i {
     _mm512_permutexvar_epi32(twice, both)
 }
 
+/// The words of two blocks as dwords.
+///
+/// # Safety
+/// The CPU has the tier; the bytes of both blocks can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn dwords(blocks: [*const u8; 2]) -> __m512i {
+    // SAFETY: the last 16 bytes of the blocks.
+    let [a, b] = blocks.map(|block| unsafe { _mm_loadu_si128(block.add(34).cast()) });
+    _mm512_cvtepu16_epi32(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b))
+}
+
 impl Shifted for Iq1S {
     const BYTES: usize = 50;
     const SUB: usize = 32;
-    const RUN: usize = 32;
+    const STARTS: usize = 2;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -66,10 +79,28 @@ impl Shifted for Iq1S {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn offsets(block: *const u8) -> __m512i {
-        // SAFETY: the last 16 bytes of the block. Further words meet no sums.
-        let words = _mm512_zextsi128_si512(unsafe { _mm_loadu_si128(block.add(34).cast()) });
-        ternary::offset_words(_mm512_srli_epi16::<11>(words), _mm512_movepi16_mask(words))
+    unsafe fn dword_scales(blocks: [*const u8; 2]) -> [__m512i; 2] {
+        // SAFETY: as the caller promises.
+        let bits = _mm512_srli_epi32::<11>(unsafe { dwords(blocks) });
+        // 1 | (bits & 14)
+        [_mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi32(1), bits, _mm512_set1_epi32(14)); 2]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn starts(blocks: [*const u8; 2], _upper: __m512i, lines: *const u8) -> [__m512i; 2] {
+        // SAFETY: as the caller promises.
+        let starts = unsafe {
+            let negative = _mm512_test_epi32_mask(dwords(blocks), _mm512_set1_epi32(0x8000));
+            _mm512_mask_loadu_epi32(load(lines), negative, lines.add(64).cast())
+        };
+        [starts, _mm512_setzero_si512()]
+    }
+
+    /// Both values of c times the sums.
+    fn arrange_starts(_q: &[i8], sums: &[i16], lines: &mut [[u8; 64]]) {
+        arrange_products::<32>(sums, -7, lines);
+        arrange_products::<32>(sums, -9, &mut lines[1..]);
     }
 
     #[inline]

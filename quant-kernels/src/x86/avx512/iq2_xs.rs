@@ -1,8 +1,9 @@
 //! IQ2_XS: each 8 values are an index of 512 entries and 7 signs; a scale for each 16.
 
-use super::codebook::{Book, by_blocks, load_pair, signs_of_seven, spread_eights};
-use super::grid::{self, Grid};
-use super::iq2_xxs::LEVELS;
+use super::codebook::{Book, load_pair, signs_of_seven};
+use super::eights::{self, Entries};
+use super::grid::{self, Grid, Signed};
+use super::iq2::{self, Iq2};
 use super::linear::load;
 use crate::isa::Avx512;
 use crate::types::TileFn;
@@ -11,12 +12,12 @@ use std::arch::x86_64::*;
 
 /// The matmul of this type.
 pub(crate) fn tile(proof: Avx512) -> TileFn {
-    grid::tile::<Iq2Xs>(proof)
+    eights::tile::<Signed<Iq2Xs>>(proof)
 }
 
 struct Iq2Xs;
 
-static BOOK: Book<512> = Book::new(&packed::IQ2_XS);
+static BOOK: Book<512> = iq2::book(&packed::IQ2_XS);
 
 #[repr(align(64))]
 struct Bytes([u8; 64]);
@@ -40,15 +41,8 @@ impl Grid for Iq2Xs {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn decode(blocks: [*const u8; 2]) -> ([[__m512i; 4]; 2], [[u64; 4]; 2]) {
-        // SAFETY: bytes 2..66 of the blocks that the caller vouches for, and a table of 64 bytes.
-        let ([a, b], even) = unsafe { (load_pair(blocks, 2), load(EVEN.0.as_ptr())) };
-        let indices = _mm512_permutex2var_epi8(a, even, b);
-        // The ninth bit of the index, then seven signs.
-        let upper = _mm512_permutex2var_epi8(a, _mm512_or_si512(even, _mm512_set1_epi8(1)), b);
-        let ninth = _mm512_test_epi8_mask(upper, _mm512_set1_epi8(1));
-        let signs = signs_of_seven(_mm512_srli_epi16::<1>(upper));
-        let [words] = BOOK.entries([indices], [[ninth, 0, 0]]);
-        (by_blocks(LEVELS.of(spread_eights(words, 0))), signs)
+        // SAFETY: as the caller promises.
+        unsafe { iq2::decode::<Self>(blocks) }
     }
 
     #[inline]
@@ -64,5 +58,33 @@ impl Grid for Iq2Xs {
     unsafe fn d(w: *const u8) -> __m512 {
         // SAFETY: as the caller promises.
         unsafe { grid::first_f16::<74>(w) }
+    }
+}
+
+impl Iq2 for Iq2Xs {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn entries<const V: usize>(blocks: [[*const u8; 2]; V]) -> [Entries; V] {
+        let (mut indices, mut signs) = ([_mm512_setzero_si512(); V], [_mm512_setzero_si512(); V]);
+        let mut bits = [[0; 3]; V];
+        for v in 0..V {
+            // SAFETY: bytes 2..66 of the blocks that the caller vouches for, and a table of 64 bytes.
+            let ([a, b], even) = unsafe { (load_pair(blocks[v], 2), load(EVEN.0.as_ptr())) };
+            indices[v] = _mm512_permutex2var_epi8(a, even, b);
+            // The ninth bit of the index, then seven signs.
+            let upper = _mm512_permutex2var_epi8(a, _mm512_or_si512(even, _mm512_set1_epi8(1)), b);
+            bits[v][0] = _mm512_test_epi8_mask(upper, _mm512_set1_epi8(1));
+            signs[v] = signs_of_seven(_mm512_srli_epi16::<1>(upper));
+        }
+        let halves = BOOK.halves(indices, bits);
+        std::array::from_fn(|v| Entries { halves: halves[v], more: signs[v] })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn dword_scales(blocks: [*const u8; 2]) -> [__m512i; 2] {
+        // SAFETY: the last eight bytes of the blocks that the caller vouches for.
+        let nibbles = blocks.map(|block| unsafe { block.add(66).cast::<i64>().read_unaligned() });
+        eights::odd_dwords::<4>(nibbles, eights::NIBBLES)
     }
 }

@@ -59,6 +59,9 @@ pub(super) trait Linear: 'static {
     const MINIMA: bool;
     /// Bytes of arranged activations per block, in each of three arrays.
     const PARTS: [usize; 3];
+    /// Whether blocks are multiplied two at a time: in the first array, `arrange` leaves the upper halves of all lines
+    /// of 64 bytes to the next block's lower halves.
+    const PAIRS: bool = false;
 
     /// The matmul of so many tokens with so many columns, at most eight tokens, where there is a faster one than for all
     /// types.
@@ -206,6 +209,9 @@ fn activations<L: Linear, const T: usize>(acts: &Acts, blocks: usize, arranged: 
             let (b, rest) = rest.split_at_mut(sizes[1]);
             let (c, d) = rest.split_at_mut(sizes[2]);
             arrange::<L>(acts, t, [&mut *a, &mut *b, &mut *c], d);
+            if L::PAIRS {
+                join_next(&mut a[..blocks * L::PARTS[0]], L::PARTS[0]);
+            }
             for (part, bytes) in [a, b, c, d].into_iter().zip(bytes) {
                 let mut done = blocks;
                 while done < count {
@@ -245,6 +251,18 @@ fn arrange<L: Linear>(acts: &Acts, token: usize, mut parts: [&mut [u8]; 3], scal
         }
         let at = at * len;
         L::arrange(&acts.q[at..][..L::VALUES], &acts.sums[at / 16..][..L::VALUES / 16], block);
+    }
+}
+
+/// The lower halves of each block's lines to the upper halves of the lines of the block before; the first block follows
+/// the last one.
+fn join_next(lines: &mut [u8], bytes: usize) {
+    let lines = lines.as_chunks_mut::<64>().0;
+    for i in 0..lines.len() {
+        let next = (i + bytes / 64) % lines.len();
+        let (half, _) = lines[next].split_at(32);
+        let half: [u8; 32] = half.try_into().unwrap_or_default();
+        lines[i][32..].copy_from_slice(&half);
     }
 }
 

@@ -4,12 +4,12 @@
 //! 8 * (ternary +- 1/8) = 8 * digit + c        digit 0..=2, c = -7 or -9
 //! ```
 //!
-//! For one token the products are those of the digits, and c meets the sums of activations.
+//! For few tokens the products are those of the digits, and c meets the sums of activations.
 
-use super::codebook::{Book, by_blocks, spread_eights};
-use super::linear::{Linear, Terms, X, four_blocks, load, request_now, sixteen_blocks};
+use super::codebook::{Book, Levels, by_blocks, spread_eights, words};
+use super::eights::{self, Eights, Entries, mixed};
 use super::load::Rows;
-use super::panel::{self, Format, Panel, Steps};
+use super::panel::{Format, Panel, Steps};
 use super::rows::{self, Coded};
 use crate::isa::Avx512;
 use crate::types::TileFn;
@@ -23,8 +23,8 @@ pub(super) trait Shifted {
     const BYTES: usize;
     /// Values that share a scale: 16 or 32.
     const SUB: usize;
-    /// Values that share a shift: 8 or 32.
-    const RUN: usize;
+    /// As [`Eights::STARTS`].
+    const STARTS: usize;
 
     /// Of two blocks: the low bytes of 64 indices, and their further bits in bits 0..3 of each byte.
     ///
@@ -44,11 +44,20 @@ pub(super) trait Shifted {
     /// The CPU has the tier; the bytes of the block can be read.
     unsafe fn scales(block: *const u8, p: usize) -> __m512i;
 
-    /// For each of the shifts of a block, a word: the scale times c.
+    /// As [`Eights::scales`].
     ///
     /// # Safety
-    /// As for [`Shifted::scales`].
-    unsafe fn offsets(block: *const u8) -> __m512i;
+    /// As for [`Shifted::indices`].
+    unsafe fn dword_scales(blocks: [*const u8; 2]) -> [__m512i; 2];
+
+    /// The sums of the products of c and the activations; `upper` is the second of [`Shifted::indices`].
+    ///
+    /// # Safety
+    /// As for [`Eights::starts`].
+    unsafe fn starts(blocks: [*const u8; 2], upper: __m512i, lines: *const u8) -> [__m512i; 2];
+
+    /// As [`Eights::arrange_starts`].
+    fn arrange_starts(q: &[i8], sums: &[i16], lines: &mut [[u8; 64]]);
 
     /// The scales of 16 consecutive blocks, divided by 8.
     ///
@@ -64,32 +73,32 @@ pub(super) trait Shifted {
 }
 
 /// The matmul of such a type.
-pub(super) fn tile<S: Shifted + 'static>(_: Avx512) -> TileFn {
-    // SAFETY: the argument proves the tier.
-    |tile| unsafe { panel::tile::<Ternary<S>>(tile) }
+pub(super) fn tile<S: Shifted + 'static>(proof: Avx512) -> TileFn {
+    eights::tile::<Ternary<S>>(proof)
 }
 
 struct Ternary<S>(PhantomData<S>);
 
 static BOOK: Book<2048> = Book::new(&packed::IQ1_S);
 
-/// The packed entries of `V` pairs of blocks.
+/// The entries of `V` pairs of blocks, and their further bits.
 ///
 /// # Safety
 /// The CPU has the tier; the bytes of all blocks can be read.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn entries<S: Shifted, const V: usize>(blocks: [[*const u8; 2]; V]) -> [[__m512i; 2]; V] {
-    let (mut low, mut bits) = ([_mm512_setzero_si512(); V], [[0; 3]; V]);
+unsafe fn entries<S: Shifted, const V: usize>(blocks: [[*const u8; 2]; V]) -> [Entries; V] {
+    let (mut low, mut upper) = ([_mm512_setzero_si512(); V], [_mm512_setzero_si512(); V]);
+    let mut bits = [[0; 3]; V];
     for v in 0..V {
         // SAFETY: as the caller promises.
-        let [indices, upper] = unsafe { S::indices(blocks[v]) };
-        low[v] = indices;
+        [low[v], upper[v]] = unsafe { S::indices(blocks[v]) };
         for bit in 0..3 {
-            bits[v][bit] = _mm512_test_epi8_mask(upper, _mm512_set1_epi8(1 << bit));
+            bits[v][bit] = _mm512_test_epi8_mask(upper[v], _mm512_set1_epi8(1 << bit));
         }
     }
-    BOOK.entries(low, bits)
+    let halves = BOOK.halves(low, bits);
+    std::array::from_fn(|v| Entries { halves: halves[v], more: upper[v] })
 }
 
 impl<S: Shifted> Coded for Ternary<S> {
@@ -101,10 +110,10 @@ impl<S: Shifted> Coded for Ternary<S> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn codes(blocks: [*const u8; 2]) -> [[__m512i; 4]; 2] {
         // SAFETY: as the caller promises.
-        let ([words], negative) = unsafe { (entries::<S, 1>([blocks]), S::negative(blocks)) };
+        let ([entries], negative) = unsafe { (entries::<S, 1>([blocks]), S::negative(blocks)) };
         // Eight digits less 8, plus or minus 1, plus the offset.
         let plus = _mm512_mask_blend_epi8(negative, _mm512_set1_epi8(2), _mm512_setzero_si512());
-        let mut codes = spread_eights(words, 3);
+        let mut codes = spread_eights(words(entries.halves), [0, 2, 4, 6, 8, 10, 12, 14], 3);
         for r in 0..8 {
             let entry = _mm512_setr_epi64(
                 0,
@@ -155,75 +164,63 @@ impl<S: Shifted> Format for Ternary<S> {
     }
 }
 
-impl<S: Shifted + 'static> Linear for Ternary<S> {
-    const VALUES: usize = 256;
-    const BYTES: usize = S::BYTES;
-    const MINIMA: bool = false;
-    const PARTS: [usize; 3] = [256, 64, 0];
+/// Eight times the digits in bits 0..2, 2..4 and 4..6.
+static DIGITS: [Levels; 3] = [
+    Levels::from_bit([0, 8, 16, 0], 0),
+    Levels::from_bit([0, 8, 16, 0], 2),
+    Levels::from_bit([0, 8, 16, 0], 4),
+];
 
-    /// The codes, and their sums over the values of each shift.
+impl<S: Shifted + 'static> Eights for Ternary<S> {
+    type Many = Self;
+    const SUB: usize = S::SUB;
+    const ORDER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+    const STARTS: usize = S::STARTS;
+
     #[inline]
-    fn arrange(q: &[i8], _sums: &[i16], [codes, sums, _]: [&mut [u8]; 3]) {
-        for (q, code) in q.iter().zip(codes) {
-            *code = *q as u8;
-        }
-        sums.fill(0);
-        for (q, sum) in q.chunks_exact(S::RUN).zip(sums.as_chunks_mut::<2>().0) {
-            *sum = q.iter().map(|&q| i16::from(q)).sum::<i16>().to_ne_bytes();
-        }
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn entries<const V: usize>(blocks: [[*const u8; 2]; V]) -> [Entries; V] {
+        // SAFETY: as the caller promises.
+        unsafe { entries::<S, V>(blocks) }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
-        let zero = _mm512_setzero_si512();
-        // Loops, not closures for each turn: unrolled, decoding would run out of registers.
-        let mut quads = [[zero; T]; 4];
-        for i in 0..4 {
-            let w = w.wrapping_add(4 * S::BYTES * i);
-            let block = |k: usize| w.wrapping_add(S::BYTES * k);
-            // SAFETY: four of the 16 blocks; both pairs share the loads of the codebook.
-            let words = unsafe { entries::<S, 2>([[block(0), block(1)], [block(2), block(3)]]) };
-            let mut dots = [[zero; T]; 4];
-            for pair in 0..2 {
-                let digits = by_blocks(spread_eights(words[pair], 0));
-                for b in 0..2 {
-                    let k = 2 * pair + b;
-                    request_now(block(k), S::BYTES);
-                    // SAFETY: one of the blocks.
-                    let (offsets, scales) =
-                        unsafe { (S::offsets(block(k)), [S::scales(block(k), 0), S::scales(block(k), 1)]) };
-                    let mut sum = [zero; T];
-                    for t in 0..T {
-                        // SAFETY: the sums of this block's activations.
-                        let shifted = unsafe { load(x.part(1, t).add(64 * (4 * i + k))) };
-                        sum[t] = _mm512_dpwssd_epi32(zero, offsets, shifted);
-                        let mut sums = [zero; 4];
-                        for r in 0..4 {
-                            let digits = _mm512_and_si512(digits[b][r], _mm512_set1_epi8(3));
-                            // SAFETY: 64 activations of this block.
-                            let x = unsafe { load(x.part(0, t).add(256 * (4 * i + k) + 64 * r)) };
-                            sums[r] = _mm512_dpbusd_epi32(zero, digits, x);
-                        }
-                        for p in 0..2 {
-                            // Sums of four products fit i16 (4 * 2 * 127).
-                            let packed = _mm512_packs_epi32(sums[2 * p], sums[2 * p + 1]);
-                            sum[t] = _mm512_dpwssd_epi32(sum[t], packed, scales[p]);
-                        }
-                    }
-                    dots[k] = sum;
-                }
+    unsafe fn weights(entries: Entries) -> [[__m512i; 4]; 2] {
+        let halves = if S::SUB == 16 { mixed(entries.halves) } else { entries.halves };
+        let mut out = [[entries.more; 4]; 2];
+        for h in 0..2 {
+            for j in 0..3 {
+                [out[h][j]] = DIGITS[j].of([halves[h]]);
             }
-            quads[i] = four_blocks(|k| dots[k]);
+            [out[h][3]] = DIGITS[2].of([_mm512_srli_epi16::<2>(halves[h])]);
         }
-        // SAFETY: 16 blocks.
-        let d = unsafe { S::d(w) };
-        let mut terms = [[_mm512_setzero_ps(); 2]; T];
-        for t in 0..T {
-            // SAFETY: the scales of these terms.
-            terms[t][0] = unsafe { x.term(t, d, sixteen_blocks(&quads, t)) };
-        }
-        terms
+        out
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn scales(blocks: [*const u8; 2]) -> [__m512i; 2] {
+        // SAFETY: as the caller promises.
+        unsafe { S::dword_scales(blocks) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn starts(blocks: [*const u8; 2], entries: Entries, lines: *const u8) -> [__m512i; 2] {
+        // SAFETY: as the caller promises.
+        unsafe { S::starts(blocks, entries.more, lines) }
+    }
+
+    fn arrange_starts(q: &[i8], sums: &[i16], lines: &mut [[u8; 64]]) {
+        S::arrange_starts(q, sums, lines);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn d(w: *const u8) -> __m512 {
+        // SAFETY: as the caller promises.
+        unsafe { S::d(w) }
     }
 }
 
@@ -240,14 +237,4 @@ pub(super) fn scale_words(source: __m512i, first: [u8; 8]) -> __m512i {
     let bits = _mm512_multishift_epi64_epi8(by, source);
     // 8 | (bits & 0x70)
     _mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi16(8), bits, _mm512_set1_epi16(0x70))
-}
-
-/// The word `2 * bits + 1` times -9 or (where not `negative`) -7, for words with `bits` at place 1.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) fn offset_words(bits: __m512i, negative: __mmask32) -> __m512i {
-    // 1 | (bits & 14)
-    let scales = _mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi16(1), bits, _mm512_set1_epi16(14));
-    let c = _mm512_mask_blend_epi16(negative, _mm512_set1_epi16(-7), _mm512_set1_epi16(-9));
-    _mm512_mullo_epi16(scales, c)
 }
