@@ -5,19 +5,52 @@ use crate::types::codebooks::even_signs;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// A codebook of `N` packed entries: their low bytes, their high bytes.
+/// A byte of each of `N` entries.
 #[repr(C, align(64))]
-pub(super) struct Book<const N: usize>([[u8; N]; 2]);
+pub(super) struct Plane<const N: usize>([u8; N]);
+
+impl<const N: usize> Plane<N> {
+    /// Byte `byte` of packed entries.
+    pub const fn new(packed: &[u16; N], byte: usize) -> Self {
+        let mut plane = [0; N];
+        let mut i = 0;
+        while i < N {
+            plane[i] = packed[i].to_le_bytes()[byte];
+            i += 1;
+        }
+        Self(plane)
+    }
+
+    /// The bytes of `V` times 64 indices, given as their low bytes and masks of bits 8, 9 and 10.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+    pub fn of<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 3]; V]) -> [__m512i; V] {
+        let mut masks = [[0; 4]; V];
+        for v in 0..V {
+            masks[v] = [_mm512_movepi8_mask(low[v]), bits[v][0], bits[v][1], bits[v][2]];
+        }
+        Lookup { plane: &anew(self).0, low, masks }.all()
+    }
+}
+
+/// The same, to be loaded here: out of loops, the compiler would load more than there are registers for, and store it
+/// again.
+#[inline]
+fn anew<T>(table: &T) -> &T {
+    let mut table: *const T = table;
+    // SAFETY: touches nothing; the address remains that of the reference.
+    unsafe {
+        asm!("/* {table} */", table = inout(reg) table, options(nomem, nostack, preserves_flags));
+        &*table
+    }
+}
+
+/// A codebook of `N` packed entries: their low bytes, their high bytes.
+pub(super) struct Book<const N: usize>([Plane<N>; 2]);
 
 impl<const N: usize> Book<N> {
     pub const fn new(packed: &[u16; N]) -> Self {
-        let mut planes = [[0; N]; 2];
-        let mut i = 0;
-        while i < N {
-            [planes[0][i], planes[1][i]] = packed[i].to_le_bytes();
-            i += 1;
-        }
-        Self(planes)
+        Self([Plane::new(packed, 0), Plane::new(packed, 1)])
     }
 
     /// Entries of 8 values in another order: bits `2 i..2 i + 2` have value `order[i]`.
@@ -35,30 +68,62 @@ impl<const N: usize> Book<N> {
         Self::new(&entries)
     }
 
-    /// The low and the high bytes of the entries of `V` times 64 indices, given as their low bytes and masks of bits 8,
-    /// 9 and 10.
+    /// The low and the high bytes of the entries of indices as [`Plane::of`] has them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
     pub fn halves<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 3]; V]) -> [[__m512i; 2]; V] {
-        let mut masks = [[0; 4]; V];
-        for v in 0..V {
-            masks[v] = [_mm512_movepi8_mask(low[v]), bits[v][0], bits[v][1], bits[v][2]];
-        }
-        let first = Lookup { plane: &self.0[0], low, masks }.all();
-        let second = Lookup { plane: &self.0[1], low, masks }.all();
+        let (first, second) = (self.0[0].of(low, bits), self.0[1].of(low, bits));
         let mut out = [[low[0]; 2]; V];
         for v in 0..V {
             out[v] = [first[v], second[v]];
         }
         out
     }
+}
 
-    /// As [`Self::halves`], but whole entries: result `h` has in its 128-bit lane `l` entries
-    /// `16 l + 8 h..16 l + 8 h + 8`.
+/// The high bytes of 2048 entries in ascending order, of which 16 from a multiple of 16 on never have more than two:
+/// both, and the index of the first entry with the second one.
+#[repr(C, align(64))]
+pub(super) struct Stairs {
+    bytes: [[u8; 128]; 2],
+    from: [u8; 128],
+}
+
+impl Stairs {
+    pub const fn new(packed: &[u16; 2048]) -> Self {
+        let mut stairs = Self { bytes: [[0; 128]; 2], from: [0xff; 128] };
+        let mut i = 0;
+        while i < 2048 {
+            let byte = packed[i].to_le_bytes()[1];
+            let [first, second] = [&stairs.bytes[0][i / 16], &stairs.bytes[1][i / 16]];
+            assert!(i % 16 == 0 || byte == *second || *first == *second, "a third byte");
+            if i % 16 == 0 {
+                stairs.bytes[0][i / 16] = byte;
+            } else if byte != *second {
+                stairs.from[i / 16] = i as u8;
+            }
+            stairs.bytes[1][i / 16] = byte;
+            i += 1;
+        }
+        stairs
+    }
+
+    /// The bytes of 64 indices: their low bytes, and their upper bits in bits 0..3 of bytes.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
-    pub fn entries<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 3]; V]) -> [[__m512i; 2]; V] {
-        self.halves(low, bits).map(|halves| words(halves))
+    pub fn of(&self, low: __m512i, upper: __m512i) -> __m512i {
+        let step = _mm512_ternarylogic_epi32::<0xca>(
+            _mm512_set1_epi8(15),
+            _mm512_srli_epi16::<4>(low),
+            _mm512_slli_epi16::<4>(upper),
+        );
+        // SAFETY: 128 bytes.
+        let find = |table: &[u8; 128]| unsafe {
+            let (a, b) = (table.as_ptr(), table.as_ptr().add(64));
+            _mm512_permutex2var_epi8(_mm512_load_si512(a.cast()), step, _mm512_load_si512(b.cast()))
+        };
+        let later = _mm512_cmpge_epu8_mask(low, find(&self.from));
+        _mm512_mask_blend_epi8(later, find(&self.bytes[0]), find(&self.bytes[1]))
     }
 }
 
@@ -167,7 +232,7 @@ pub(super) fn by_blocks([a, b, c, d, e, f, g, h]: [__m512i; 8]) -> [[__m512i; 4]
 /// 1 in every word.
 const ONES: i64 = 0x0001_0001_0001_0001;
 
-/// Entries of 4 values of 3 bits (as [`Book::entries`] has them) to bytes: register `r` has those of entries
+/// Entries of 4 values of 3 bits (as [`words`] has them) to bytes: register `r` has those of entries
 /// `16 r..16 r + 16`, each value in the lowest bits of its byte, other bits whatever.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
@@ -299,8 +364,30 @@ pub(super) unsafe fn load_pair(blocks: [*const u8; 2], at: usize) -> [__m512i; 2
 #[target_feature(enable = "avx512f,avx512dq")]
 pub(super) unsafe fn load_halves(blocks: [*const u8; 2], at: usize) -> __m512i {
     // SAFETY: as the caller promises.
-    let (a, b) = unsafe {
-        (_mm256_loadu_si256(blocks[0].add(at).cast()), _mm256_loadu_si256(blocks[1].add(at).cast()))
-    };
+    let [a, b] = blocks.map(|block| unsafe { _mm256_loadu_si256(block.add(at).cast()) });
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b)
+}
+
+/// Two halves of 16 bytes, at `at` in two blocks, as one register.
+///
+/// # Safety
+/// 16 bytes can be read at both places.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+pub(super) unsafe fn load_quarters(blocks: [*const u8; 2], at: usize) -> __m256i {
+    // SAFETY: as the caller promises.
+    let [a, b] = blocks.map(|block| unsafe { _mm_loadu_si128(block.add(at).cast()) });
+    _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b)
+}
+
+/// A qword at `at` in the first block, four times, then one in the second block.
+///
+/// # Safety
+/// 8 bytes can be read at both places.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+pub(super) unsafe fn broadcast_halves(blocks: [*const u8; 2], at: usize) -> __m512i {
+    // SAFETY: as the caller promises.
+    let [a, b] = blocks.map(|block| unsafe { block.add(at).cast::<i64>().read_unaligned() });
+    _mm512_mask_set1_epi64(_mm512_set1_epi64(a), 0xf0, b)
 }

@@ -5,14 +5,16 @@
 //! register for each of the four: a byte is an index of enough bits as it is. Values stay apart like this, activations are
 //! arranged to meet them, and as the four bytes of a dword share a scale, sums need no more than one multiplication.
 
-use super::linear::{Linear, Terms, X, load, request_now};
+use super::linear::{Linear, Terms, X, from_block, load, request_now};
 use super::load::Rows;
 use super::panel::{self, Format, Panel, Steps};
 use super::sums::{add_lane_pairs, add_lane_dwords};
 use crate::isa::Avx512;
 use crate::types::TileFn;
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// 64 entries of two blocks.
 #[derive(Clone, Copy)]
@@ -48,14 +50,7 @@ pub(super) trait Eights: 'static {
     /// The CPU has the tier.
     unsafe fn weights(entries: Entries) -> [[__m512i; 4]; 2];
 
-    /// The scales of a pair of blocks, a dword for each sub-block: of 32, all in the first register; of 16, four by turns
-    /// in each.
-    ///
-    /// # Safety
-    /// As for [`Eights::entries`].
-    unsafe fn scales(blocks: [*const u8; 2]) -> [__m512i; 2];
-
-    /// What the sums that [`Eights::scales`] are for begin with.
+    /// What the sums begin with.
     ///
     /// # Safety
     /// As for [`Eights::entries`]; the lines that [`Eights::arrange_starts`] left can be read.
@@ -64,11 +59,64 @@ pub(super) trait Eights: 'static {
     /// Fills the lower halves of the lines of starts.
     fn arrange_starts(q: &[i8], sums: &[i16], lines: &mut [[u8; 64]]);
 
-    /// The float scales of 16 consecutive blocks.
+    /// The sums of both halves times the scales, added up to any dwords of each block's half of a register. Sub-blocks of
+    /// 32 have a dword in each of the halves, in order; those of 16 have one, of lane `l` those from [`sub_block`] on.
     ///
     /// # Safety
-    /// The CPU has the tier; the blocks can be read.
-    unsafe fn d(w: *const u8) -> __m512;
+    /// As for [`Eights::entries`].
+    unsafe fn scaled(blocks: [*const u8; 2], sums: [__m512i; 2]) -> __m512i;
+
+    /// Copies what the float scales of 16 consecutive blocks are made of.
+    ///
+    /// # Safety
+    /// The blocks can be read.
+    unsafe fn copy_d(w: *const u8, to: &mut Copied);
+
+    /// The float scales of 16 blocks.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn copied_d(copied: &Copied) -> __m512;
+}
+
+/// The bytes of 16 blocks that their float scales are made of, one block's after the other's.
+///
+/// They are copied long before they are needed: that costs less than to collect them in a register, and a wide load of
+/// what has just been written in pieces would wait.
+#[repr(align(64))]
+pub(super) struct Copied([u8; 128]);
+
+impl Copied {
+    /// The `T` at byte `at` of each block.
+    ///
+    /// # Safety
+    /// The blocks, `bytes` bytes each, can be read.
+    #[inline]
+    pub unsafe fn copy<T>(&mut self, w: *const u8, bytes: usize, at: usize) {
+        const { assert!(16 * size_of::<T>() <= 128) };
+        let to = self.0.as_mut_ptr().cast::<T>();
+        for k in 0..16 {
+            // Volatile: the compiler would collect them in a register.
+            // SAFETY: as the caller promises; the array has room for 16 of this size.
+            unsafe { to.add(k).write_volatile(w.add(bytes * k + at).cast::<T>().read_unaligned()) };
+        }
+    }
+
+    /// 64 bytes from byte `64 * i` on.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn line(&self, i: usize) -> __m512i {
+        // SAFETY: the slice has 64 bytes.
+        unsafe { load(self.0[64 * i..][..64].as_ptr()) }
+    }
+
+    /// Of 16 f16, times `factor`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn f16(&self, factor: f32) -> __m512 {
+        let halves = _mm512_castsi512_si256(self.line(0));
+        _mm512_mul_ps(_mm512_cvtph_ps(halves), _mm512_set1_ps(factor))
+    }
 }
 
 /// The matmul of such a type.
@@ -95,7 +143,9 @@ impl<E: Eights> Format for Few<E> {
 
 /// Lines of codes of a block.
 const CODES: usize = 8;
-/// Pairs of blocks that are looked up together: they share the loads of the codebook.
+/// Pairs of blocks.
+const PAIRS: usize = 8;
+/// Pairs that are looked up together: they share the loads of the codebook.
 const TOGETHER: usize = 2;
 
 impl<E: Eights> Linear for Few<E> {
@@ -127,50 +177,37 @@ impl<E: Eights> Linear for Few<E> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
-        let zero = _mm512_setzero_si512();
-        // Loops, not closures for each turn: unrolled, decoding would run out of registers.
-        let mut quads = [[zero; T]; 2];
-        for i in 0..2 {
-            let mut sums = [[zero; 4]; T];
-            for k in (0..4).step_by(TOGETHER) {
-                let pair = |v: usize| {
-                    let first = w.wrapping_add(2 * E::Many::BYTES * (4 * i + k + v));
-                    [first, first.wrapping_add(E::Many::BYTES)]
-                };
-                let blocks = [pair(0), pair(1)];
-                // SAFETY: four of the 16 blocks.
-                let entries = unsafe { E::entries::<TOGETHER>(blocks) };
-                for v in 0..TOGETHER {
-                    request_now(blocks[v][0], 2 * E::Many::BYTES);
-                    // SAFETY: two of the blocks.
-                    let (weights, scales) = unsafe { (E::weights(entries[v]), E::scales(blocks[v])) };
-                    for t in 0..T {
-                        let lines = x.part(0, t).wrapping_add(2 * Self::PARTS[0] * (4 * i + k + v));
-                        // SAFETY: the lines of this pair of blocks.
-                        let mut dots =
-                            unsafe { E::starts(blocks[v], entries[v], lines.wrapping_add(64 * CODES)) };
-                        for h in 0..2 {
-                            for j in 0..4 {
-                                // SAFETY: as above.
-                                let x = unsafe { load(lines.wrapping_add(64 * (4 * h + j))) };
-                                dots[h] = _mm512_dpbusd_epi32(dots[h], weights[h][j], x);
-                            }
-                        }
-                        sums[t][k + v] = if E::SUB == 16 {
-                            let a = _mm512_mullo_epi32(dots[0], scales[0]);
-                            _mm512_add_epi32(a, _mm512_mullo_epi32(dots[1], scales[1]))
-                        } else {
-                            _mm512_mullo_epi32(_mm512_add_epi32(dots[0], dots[1]), scales[0])
-                        };
-                    }
-                }
-            }
-            for t in 0..T {
-                quads[i][t] = add_lane_dwords(sums[t]);
-            }
-        }
+        let mut copied = Copied([0; 128]);
         // SAFETY: 16 blocks.
-        let d = unsafe { E::d(w) };
+        unsafe { E::copy_d(w, &mut copied) };
+        let pair = |i: usize| {
+            let first = w.wrapping_add(2 * E::Many::BYTES * i);
+            [first, first.wrapping_add(E::Many::BYTES)]
+        };
+        // Decoding and multiplying take turns by way of memory: each by itself is a short loop without long waits whose
+        // values stay in registers.
+        let mut entries = [const { MaybeUninit::<[Entries; TOGETHER]>::uninit() }; PAIRS / TOGETHER];
+        for (i, place) in entries.iter_mut().enumerate().take(unknown(PAIRS / TOGETHER)) {
+            // SAFETY: four of the 16 blocks.
+            place.write(unsafe { E::entries([pair(TOGETHER * i), pair(TOGETHER * i + 1)]) });
+        }
+        let entries = entries.as_ptr().cast::<Entries>();
+        let mut sums = [const { MaybeUninit::<[__m512i; T]>::uninit() }; PAIRS];
+        for (i, place) in sums.iter_mut().enumerate().take(unknown(PAIRS)) {
+            request_now(pair(i)[0], 2 * E::Many::BYTES);
+            let x = from_block::<Self>(x, 2 * i);
+            // SAFETY: two of the blocks, their entries, which have been written, and their activations.
+            place.write(unsafe { multiply::<E, T>(pair(i), *entries.add(i), x) });
+        }
+        // SAFETY: both loops have written everything.
+        let sums = sums.map(|sum| unsafe { sum.assume_init() });
+        let mut quads = [sums[0]; 2];
+        for t in 0..T {
+            let quad = |i: usize| add_lane_dwords([sums[i][t], sums[i + 1][t], sums[i + 2][t], sums[i + 3][t]]);
+            (quads[0][t], quads[1][t]) = (quad(0), quad(4));
+        }
+        // SAFETY: the copies are those of `copy_d`.
+        let d = unsafe { E::copied_d(&copied) };
         let mut terms = [[_mm512_setzero_ps(); 2]; T];
         for t in 0..T {
             // A lane has four even blocks or four odd ones.
@@ -181,6 +218,46 @@ impl<E: Eights> Linear for Few<E> {
         }
         terms
     }
+}
+
+/// The number, unknown to the compiler: loops remain loops. Unrolled, decoding runs out of registers.
+#[inline]
+fn unknown(number: usize) -> usize {
+    let mut number = number;
+    // SAFETY: touches nothing.
+    unsafe { asm!("/* {number} */", number = inout(reg) number, options(nomem, nostack, preserves_flags)) };
+    number
+}
+
+/// The sums of a pair of blocks.
+///
+/// # Safety
+/// The CPU has the tier; the bytes of the blocks and their activations can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn multiply<E: Eights, const T: usize>(
+    blocks: [*const u8; 2],
+    entries: Entries,
+    x: X,
+) -> [__m512i; T] {
+    // SAFETY: as the caller promises.
+    let weights = unsafe { E::weights(entries) };
+    let mut sums = [entries.more; T];
+    for t in 0..T {
+        let lines = x.part(0, t);
+        // SAFETY: as the caller promises.
+        let mut dots = unsafe { E::starts(blocks, entries, lines.wrapping_add(64 * CODES)) };
+        for h in 0..2 {
+            for j in 0..4 {
+                // SAFETY: as above.
+                let x = unsafe { load(lines.wrapping_add(64 * (4 * h + j))) };
+                dots[h] = _mm512_dpbusd_epi32(dots[h], weights[h][j], x);
+            }
+        }
+        // SAFETY: as above.
+        sums[t] = unsafe { E::scaled(blocks, dots) };
+    }
+    sums
 }
 
 /// Where the codes of 64 values go: for sub-blocks of 32, eight values in the same place of an entry; for those of 16, 16
@@ -221,7 +298,7 @@ pub(super) fn mixed([low, high]: [__m512i; 2]) -> [__m512i; 2] {
 }
 
 /// Number of the first of the four sub-blocks of 16 of which half `h` has sums in lane `l`.
-const fn sub_block(h: usize, l: usize) -> usize {
+pub(super) const fn sub_block(h: usize, l: usize) -> usize {
     8 * (l % 2) + 4 * h
 }
 
@@ -238,29 +315,3 @@ pub(super) fn arrange_products<const SUB: usize>(sums: &[i16], factor: i32, line
         }
     }
 }
-
-/// The odd scales `2 * bits + 1` of sub-blocks of 16 as dwords; sub-block `k` of a block has `BITS` bits from bit
-/// `first[k]` of its qword on.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
-pub(super) fn odd_dwords<const BITS: u32>([a, b]: [i64; 2], first: [u8; 16]) -> [__m512i; 2] {
-    let both = _mm512_mask_set1_epi64(_mm512_set1_epi64(a), 0xf0, b);
-    let (one, mask) = (_mm512_set1_epi32(1), _mm512_set1_epi32((2 << BITS) - 2));
-    let mut out = [both; 2];
-    for h in 0..2 {
-        let mut by = [0; 8];
-        for q in 0..8 {
-            let k = sub_block(h, q / 2) + 2 * (q % 2);
-            // The shift leaves the bits at place 1.
-            let shift = |k: usize| i64::from(first[k].wrapping_sub(1) & 63);
-            by[q] = shift(k) | shift(k + 1) << 32;
-        }
-        let by = _mm512_setr_epi64(by[0], by[1], by[2], by[3], by[4], by[5], by[6], by[7]);
-        // 1 | (bits & mask)
-        out[h] = _mm512_ternarylogic_epi32::<0xf8>(one, _mm512_multishift_epi64_epi8(by, both), mask);
-    }
-    out
-}
-
-/// Where [`odd_dwords`] finds scales that are nibbles.
-pub(super) const NIBBLES: [u8; 16] = [0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60];

@@ -1,8 +1,8 @@
 //! IQ1_M: each 8 values have a nibble with the upper bits of their index and the sign of their shift; a scale for each
 //! 16; the float scale lies in the top nibbles of four words.
 
-use super::codebook::{load_halves, words};
-use super::eights;
+use super::codebook::{broadcast_halves, load_halves, load_quarters, words};
+use super::eights::{self, Copied};
 use super::grid::sub_16;
 use super::linear::load;
 use super::load::Rows;
@@ -22,6 +22,17 @@ struct Iq1M;
 const fn scale_bit(k: usize) -> u8 {
     (k / 4 * 16 + k % 4 * 3) as u8
 }
+
+/// Shifts for `vpmultishiftqb` that bring the scales of 16 sub-blocks, twice, to place 1 of words.
+static WORD_SCALES: [u64; 8] = {
+    let mut by = [0; 8];
+    let mut k = 0;
+    while k < 32 {
+        by[k / 4] |= (scale_bit(k % 16).wrapping_sub(1) as u64 & 63) << (16 * (k % 4));
+        k += 1;
+    }
+    by
+};
 
 /// The 64 bits of scales.
 ///
@@ -44,28 +55,11 @@ fn top_nibbles(bits: __m512i) -> __m256 {
     _mm256_mul_ps(_mm256_cvtph_ps(_mm512_cvtepi64_epi16(halves)), _mm256_set1_ps(0.125))
 }
 
-/// The float scales of 16 blocks at a distance of `step` bytes.
-///
-/// # Safety
-/// The CPU has the tier; the blocks can be read.
+/// The float scales of 16 blocks, divided by 8.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
-unsafe fn d(block: *const u8, step: usize) -> __m512 {
-    // SAFETY: as the caller promises.
-    let bits = |k: usize| unsafe { scale_bits(block.add(k * step)) };
-    let eight = |k: usize| {
-        _mm512_setr_epi64(
-            bits(k),
-            bits(k + 1),
-            bits(k + 2),
-            bits(k + 3),
-            bits(k + 4),
-            bits(k + 5),
-            bits(k + 6),
-            bits(k + 7),
-        )
-    };
-    _mm512_insertf32x8::<1>(_mm512_castps256_ps512(top_nibbles(eight(0))), top_nibbles(eight(8)))
+fn sixteen([low, high]: [__m512i; 2]) -> __m512 {
+    _mm512_insertf32x8::<1>(_mm512_castps256_ps512(top_nibbles(low)), top_nibbles(high))
 }
 
 /// The nibbles of two blocks in the low bits of 64 bytes, other bits whatever.
@@ -76,9 +70,7 @@ unsafe fn d(block: *const u8, step: usize) -> __m512 {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
 unsafe fn nibbles(blocks: [*const u8; 2]) -> __m512i {
     // SAFETY: bytes 32..48 of the blocks.
-    let (a, b) =
-        unsafe { (_mm_loadu_si128(blocks[0].add(32).cast()), _mm_loadu_si128(blocks[1].add(32).cast())) };
-    let both = _mm512_castsi256_si512(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b));
+    let both = _mm512_castsi256_si512(unsafe { load_quarters(blocks, 32) });
     let twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
     let by = _mm512_set1_epi64(i64::from_le_bytes([0, 4, 8, 12, 16, 20, 24, 28]));
     _mm512_multishift_epi64_epi8(by, _mm512_permutexvar_epi32(twice, both))
@@ -116,13 +108,14 @@ impl Shifted for Iq1M {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn dword_scales(blocks: [*const u8; 2]) -> [__m512i; 2] {
-        let mut first = [0; 16];
-        for k in 0..16 {
-            first[k] = scale_bit(k);
-        }
-        // SAFETY: as the caller promises.
-        eights::odd_dwords::<3>(blocks.map(|block| unsafe { scale_bits(block) }), first)
+    unsafe fn scaled(blocks: [*const u8; 2], [a, b]: [__m512i; 2]) -> __m512i {
+        // SAFETY: as the caller promises, and a table of 64 bytes.
+        let (both, by) = unsafe { (broadcast_halves(blocks, 48), load(WORD_SCALES.as_ptr().cast())) };
+        let bits = _mm512_multishift_epi64_epi8(by, both);
+        // 1 | (bits & 14)
+        let scales = _mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi16(1), bits, _mm512_set1_epi16(14));
+        // Sums of 16 products fit i16 (16 * 9 * 127).
+        _mm512_madd_epi16(_mm512_packs_epi32(a, b), scales)
     }
 
     /// -7 times the sums of 16, and where the sign is set less twice those of 8.
@@ -152,16 +145,34 @@ impl Shifted for Iq1M {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn d(w: *const u8) -> __m512 {
+    unsafe fn copy_d(w: *const u8, to: &mut Copied) {
         // SAFETY: as the caller promises.
-        unsafe { d(w, Self::BYTES) }
+        unsafe { to.copy::<i64>(w, Self::BYTES, 48) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn copied_d(copied: &Copied) -> __m512 {
+        sixteen([copied.line(0), copied.line(1)])
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn row_d(rows: Rows) -> __m512 {
         // SAFETY: as the caller promises.
-        unsafe { d(rows.base, rows.stride) }
+        let bits = |k: usize| unsafe { scale_bits(rows.base.add(k * rows.stride)) };
+        let eight = |k: usize| {
+            _mm512_setr_epi64(
+                bits(k),
+                bits(k + 1),
+                bits(k + 2),
+                bits(k + 3),
+                bits(k + 4),
+                bits(k + 5),
+                bits(k + 6),
+                bits(k + 7),
+            )
+        };
+        sixteen([eight(0), eight(8)])
     }
 }

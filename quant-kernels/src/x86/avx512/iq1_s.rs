@@ -1,9 +1,9 @@
 //! IQ1_S: each 32 values have a word with the upper bits of four indices, a scale and the sign of the shift.
 
-use super::codebook::load_halves;
-use super::eights::arrange_products;
+use super::codebook::{load_halves, load_quarters};
+use super::eights::{Copied, arrange_products};
 use super::grid::sub_32;
-use super::linear::{load, scales};
+use super::linear::load;
 use super::load::{Rows, low_f16};
 use super::ternary::{self, Shifted};
 use crate::isa::Avx512;
@@ -25,9 +25,7 @@ struct Iq1S;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn words(blocks: [*const u8; 2]) -> __m512i {
     // SAFETY: the last 16 bytes of the blocks.
-    let (a, b) =
-        unsafe { (_mm_loadu_si128(blocks[0].add(34).cast()), _mm_loadu_si128(blocks[1].add(34).cast())) };
-    let both = _mm512_castsi256_si512(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b));
+    let both = _mm512_castsi256_si512(unsafe { load_quarters(blocks, 34) });
     let twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
     _mm512_permutexvar_epi32(twice, both)
 }
@@ -40,8 +38,7 @@ unsafe fn words(blocks: [*const u8; 2]) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn dwords(blocks: [*const u8; 2]) -> __m512i {
     // SAFETY: the last 16 bytes of the blocks.
-    let [a, b] = blocks.map(|block| unsafe { _mm_loadu_si128(block.add(34).cast()) });
-    _mm512_cvtepu16_epi32(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b))
+    _mm512_cvtepu16_epi32(unsafe { load_quarters(blocks, 34) })
 }
 
 impl Shifted for Iq1S {
@@ -79,11 +76,12 @@ impl Shifted for Iq1S {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn dword_scales(blocks: [*const u8; 2]) -> [__m512i; 2] {
+    unsafe fn scaled(blocks: [*const u8; 2], [a, b]: [__m512i; 2]) -> __m512i {
         // SAFETY: as the caller promises.
         let bits = _mm512_srli_epi32::<11>(unsafe { dwords(blocks) });
         // 1 | (bits & 14)
-        [_mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi32(1), bits, _mm512_set1_epi32(14)); 2]
+        let scales = _mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi32(1), bits, _mm512_set1_epi32(14));
+        _mm512_mullo_epi32(_mm512_add_epi32(a, b), scales)
     }
 
     #[inline]
@@ -104,10 +102,15 @@ impl Shifted for Iq1S {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn d(w: *const u8) -> __m512 {
+    unsafe fn copy_d(w: *const u8, to: &mut Copied) {
         // SAFETY: as the caller promises.
-        _mm512_mul_ps(unsafe { scales::<50, 0>(w) }, _mm512_set1_ps(0.125))
+        unsafe { to.copy::<u16>(w, Self::BYTES, 0) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn copied_d(copied: &Copied) -> __m512 {
+        copied.f16(0.125)
     }
 
     #[inline]

@@ -3,8 +3,8 @@
 //! Four signs and four magnitudes of an entry make two indices of 6 bits: two signs, two magnitudes. Codebooks have the
 //! values in an order in which that takes few shifts.
 
-use super::codebook::{Book, Levels, by_blocks, masks, spread_eights, words};
-use super::eights::{Eights, Entries, arrange_products, mixed};
+use super::codebook::{Book, Levels, broadcast_halves, by_blocks, masks, spread_eights, words};
+use super::eights::{Copied, Eights, Entries, arrange_products, mixed, sub_block};
 use super::grid::{Grid, Signed};
 use super::linear::load;
 use crate::types::codebooks::IQ2_LEVELS;
@@ -18,11 +18,11 @@ pub(super) trait Iq2: Grid {
     /// The CPU has the tier; the bytes of the blocks can be read.
     unsafe fn entries<const V: usize>(blocks: [[*const u8; 2]; V]) -> [Entries; V];
 
-    /// As [`Eights::scales`].
+    /// As [`Eights::scaled`].
     ///
     /// # Safety
     /// As for [`Iq2::entries`].
-    unsafe fn dword_scales(blocks: [*const u8; 2]) -> [__m512i; 2];
+    unsafe fn scaled(blocks: [*const u8; 2], sums: [__m512i; 2]) -> __m512i;
 }
 
 /// As [`Eights::ORDER`].
@@ -47,6 +47,35 @@ pub(super) unsafe fn decode<I: Iq2>(blocks: [*const u8; 2]) -> ([[__m512i; 4]; 2
     // SAFETY: as the caller promises.
     let [Entries { halves, more }] = unsafe { I::entries([blocks]) };
     (by_blocks(LEVELS.of(spread_eights(words(halves), PLACES, 0))), masks(more))
+}
+
+/// As [`Eights::scaled`] for scales that are the nibbles of the qword at byte `AT`.
+///
+/// # Safety
+/// The CPU has the tier; the qwords can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
+pub(super) unsafe fn scaled_by_nibbles<const AT: usize>(
+    blocks: [*const u8; 2],
+    sums: [__m512i; 2],
+) -> __m512i {
+    // SAFETY: as the caller promises.
+    let both = unsafe { broadcast_halves(blocks, AT) };
+    let scaled = |h: usize| {
+        let mut by = [0; 8];
+        for q in 0..8 {
+            // A nibble for each dword; the shift leaves it at place 1.
+            let shift = |k: usize| (4 * k as i64 - 1) & 63;
+            let k = sub_block(h, q / 2) + 2 * (q % 2);
+            by[q] = shift(k) | shift(k + 1) << 32;
+        }
+        let by = _mm512_setr_epi64(by[0], by[1], by[2], by[3], by[4], by[5], by[6], by[7]);
+        let bits = _mm512_multishift_epi64_epi8(by, both);
+        // 1 | (bits & 30)
+        let scales = _mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi32(1), bits, _mm512_set1_epi32(30));
+        _mm512_mullo_epi32(sums[h], scales)
+    };
+    _mm512_add_epi32(scaled(0), scaled(1))
 }
 
 /// What unsigned weights are too large by.
@@ -98,9 +127,9 @@ impl<I: Iq2 + 'static> Eights for Signed<I> {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn scales(blocks: [*const u8; 2]) -> [__m512i; 2] {
+    unsafe fn scaled(blocks: [*const u8; 2], sums: [__m512i; 2]) -> __m512i {
         // SAFETY: as the caller promises.
-        unsafe { I::dword_scales(blocks) }
+        unsafe { I::scaled(blocks, sums) }
     }
 
     #[inline]
@@ -120,9 +149,14 @@ impl<I: Iq2 + 'static> Eights for Signed<I> {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn d(w: *const u8) -> __m512 {
+    unsafe fn copy_d(w: *const u8, to: &mut Copied) {
         // SAFETY: as the caller promises.
-        _mm512_mul_ps(unsafe { I::d(w) }, _mm512_set1_ps(I::FACTOR))
+        unsafe { to.copy::<u16>(w, I::BYTES, 0) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn copied_d(copied: &Copied) -> __m512 {
+        copied.f16(I::FACTOR)
     }
 }

@@ -1,6 +1,6 @@
 //! IQ2_S: each 8 values are an index of 1024 entries, its upper bits apart, and 8 signs; a scale for each 16.
 
-use super::codebook::{Book, load_halves};
+use super::codebook::{Book, broadcast_halves, load_halves};
 use super::eights::{self, Entries};
 use super::grid::{self, Grid, Signed};
 use super::iq2::{self, Iq2};
@@ -65,12 +65,11 @@ impl Iq2 for Iq2S {
         let mut bits = [[0; 3]; V];
         for v in 0..V {
             // SAFETY: bytes 2..34, 34..66 and 66..74 of the blocks that the caller vouches for.
-            let [a, b] = unsafe {
+            let upper = unsafe {
                 indices[v] = load_halves(blocks[v], 2);
                 signs[v] = load_halves(blocks[v], 34);
-                blocks[v].map(|block| block.add(66).cast::<i64>().read_unaligned())
+                broadcast_halves(blocks[v], 66)
             };
-            let upper = _mm512_mask_set1_epi64(_mm512_set1_epi64(a), 0xf0, b);
             let by = _mm512_broadcast_i64x4(_mm256_setr_epi64x(PAIRS[0], PAIRS[1], PAIRS[2], PAIRS[3]));
             let upper = _mm512_multishift_epi64_epi8(by, upper);
             bits[v][0] = _mm512_test_epi8_mask(upper, _mm512_set1_epi8(1));
@@ -82,9 +81,8 @@ impl Iq2 for Iq2S {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn dword_scales(blocks: [*const u8; 2]) -> [__m512i; 2] {
-        // SAFETY: the last eight bytes of the blocks that the caller vouches for.
-        let nibbles = blocks.map(|block| unsafe { block.add(74).cast::<i64>().read_unaligned() });
-        eights::odd_dwords::<4>(nibbles, eights::NIBBLES)
+    unsafe fn scaled(blocks: [*const u8; 2], sums: [__m512i; 2]) -> __m512i {
+        // SAFETY: as the caller promises.
+        unsafe { iq2::scaled_by_nibbles::<74>(blocks, sums) }
     }
 }

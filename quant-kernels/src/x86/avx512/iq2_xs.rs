@@ -82,9 +82,8 @@ impl Iq2 for Iq2Xs {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn dword_scales(blocks: [*const u8; 2]) -> [__m512i; 2] {
-        // SAFETY: the last eight bytes of the blocks that the caller vouches for.
-        let nibbles = blocks.map(|block| unsafe { block.add(66).cast::<i64>().read_unaligned() });
-        eights::odd_dwords::<4>(nibbles, eights::NIBBLES)
+    unsafe fn scaled(blocks: [*const u8; 2], sums: [__m512i; 2]) -> __m512i {
+        // SAFETY: as the caller promises.
+        unsafe { iq2::scaled_by_nibbles::<66>(blocks, sums) }
     }
 }

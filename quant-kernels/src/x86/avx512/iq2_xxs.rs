@@ -83,13 +83,13 @@ impl Iq2 for Iq2Xxs {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn dword_scales(blocks: [*const u8; 2]) -> [__m512i; 2] {
+    unsafe fn scaled(blocks: [*const u8; 2], [a, b]: [__m512i; 2]) -> __m512i {
         // SAFETY: bytes 2..66 of the blocks that the caller vouches for.
-        let [a, b] = unsafe { load_pair(blocks, 2) };
+        let [first, second] = unsafe { load_pair(blocks, 2) };
         let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-        let dwords = _mm512_permutex2var_epi32(a, odd, b);
+        let bits = _mm512_srli_epi32::<27>(_mm512_permutex2var_epi32(first, odd, second));
         // 1 | (bits & 30)
-        let (bits, one) = (_mm512_srli_epi32::<27>(dwords), _mm512_set1_epi32(1));
-        [_mm512_ternarylogic_epi32::<0xf8>(one, bits, _mm512_set1_epi32(30)); 2]
+        let scales = _mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi32(1), bits, _mm512_set1_epi32(30));
+        _mm512_mullo_epi32(_mm512_add_epi32(a, b), scales)
     }
 }

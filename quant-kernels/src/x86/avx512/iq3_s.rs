@@ -1,6 +1,6 @@
 //! IQ3_S: each 4 values are an index of 512 entries, its upper bit apart, and signs; a scale for each 32.
 
-use super::codebook::{Book, Levels, load_pair, spread_fours};
+use super::codebook::{Book, Levels, load_pair, spread_fours, words};
 use super::grid::{self, Grid};
 use crate::isa::Avx512;
 use crate::types::TileFn;
@@ -37,8 +37,8 @@ impl Grid for Iq3S {
                 ],
             )
         };
-        let [a, b] = BOOK.entries(indices, [[ninth[0], 0, 0], [ninth[1], 0, 0]]);
-        ([LEVELS.of(spread_fours(a)), LEVELS.of(spread_fours(b))], signs)
+        let [a, b] = BOOK.halves(indices, [[ninth[0], 0, 0], [ninth[1], 0, 0]]);
+        ([LEVELS.of(spread_fours(words(a))), LEVELS.of(spread_fours(words(b)))], signs)
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! IQ3_XXS: each 4 values are an index of 256 entries; 4 times 7 signs and a scale for each 32.
 
-use super::codebook::{Book, Levels, load_halves, load_pair, masks, signs_of_seven, spread_fours};
+use super::codebook::{Book, Levels, load_halves, load_pair, masks, signs_of_seven, spread_fours, words};
 use super::grid::{self, Grid};
 use crate::isa::Avx512;
 use crate::types::TileFn;
@@ -30,8 +30,8 @@ impl Grid for Iq3Xxs {
         let (indices, signs) = unsafe { (load_pair(blocks, 2), load_halves(blocks, 66)) };
         let by = _mm512_set1_epi64(i64::from_le_bytes([0, 7, 14, 21, 32, 39, 46, 53]));
         let signs = masks(signs_of_seven(_mm512_multishift_epi64_epi8(by, signs)));
-        let [a, b] = BOOK.entries(indices, [[0; 3]; 2]);
-        ([LEVELS.of(spread_fours(a)), LEVELS.of(spread_fours(b))], signs)
+        let [a, b] = BOOK.halves(indices, [[0; 3]; 2]);
+        ([LEVELS.of(spread_fours(words(a))), LEVELS.of(spread_fours(words(b)))], signs)
     }
 
     #[inline]

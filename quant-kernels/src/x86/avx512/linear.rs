@@ -164,7 +164,7 @@ pub(super) unsafe fn tile<L: Linear, const T: usize>(tile: &mut Tile<'_>) {
 
 /// The activations from block `first` on.
 #[inline]
-fn from_block<L: Linear>(x: X, first: usize) -> X {
+pub(super) fn from_block<L: Linear>(x: X, first: usize) -> X {
     let mut x = x;
     for (part, bytes) in x.parts.iter_mut().zip(L::PARTS) {
         *part = part.wrapping_add(bytes * first);

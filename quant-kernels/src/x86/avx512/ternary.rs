@@ -6,8 +6,8 @@
 //!
 //! For few tokens the products are those of the digits, and c meets the sums of activations.
 
-use super::codebook::{Book, Levels, by_blocks, spread_eights, words};
-use super::eights::{self, Eights, Entries, mixed};
+use super::codebook::{Levels, Plane, Stairs, by_blocks, spread_eights, words};
+use super::eights::{self, Copied, Eights, Entries, mixed};
 use super::load::Rows;
 use super::panel::{Format, Panel, Steps};
 use super::rows::{self, Coded};
@@ -44,11 +44,11 @@ pub(super) trait Shifted {
     /// The CPU has the tier; the bytes of the block can be read.
     unsafe fn scales(block: *const u8, p: usize) -> __m512i;
 
-    /// As [`Eights::scales`].
+    /// As [`Eights::scaled`].
     ///
     /// # Safety
     /// As for [`Shifted::indices`].
-    unsafe fn dword_scales(blocks: [*const u8; 2]) -> [__m512i; 2];
+    unsafe fn scaled(blocks: [*const u8; 2], sums: [__m512i; 2]) -> __m512i;
 
     /// The sums of the products of c and the activations; `upper` is the second of [`Shifted::indices`].
     ///
@@ -59,11 +59,17 @@ pub(super) trait Shifted {
     /// As [`Eights::arrange_starts`].
     fn arrange_starts(q: &[i8], sums: &[i16], lines: &mut [[u8; 64]]);
 
-    /// The scales of 16 consecutive blocks, divided by 8.
+    /// As [`Eights::copy_d`].
     ///
     /// # Safety
-    /// The CPU has the tier; the blocks can be read.
-    unsafe fn d(w: *const u8) -> __m512;
+    /// The blocks can be read.
+    unsafe fn copy_d(w: *const u8, to: &mut Copied);
+
+    /// The scales of 16 blocks, divided by 8.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn copied_d(copied: &Copied) -> __m512;
 
     /// The scales of 16 rows, divided by 8.
     ///
@@ -79,7 +85,8 @@ pub(super) fn tile<S: Shifted + 'static>(proof: Avx512) -> TileFn {
 
 struct Ternary<S>(PhantomData<S>);
 
-static BOOK: Book<2048> = Book::new(&packed::IQ1_S);
+static LOW: Plane<2048> = Plane::new(&packed::IQ1_S, 0);
+static HIGH: Stairs = Stairs::new(&packed::IQ1_S);
 
 /// The entries of `V` pairs of blocks, and their further bits.
 ///
@@ -97,8 +104,8 @@ unsafe fn entries<S: Shifted, const V: usize>(blocks: [[*const u8; 2]; V]) -> [E
             bits[v][bit] = _mm512_test_epi8_mask(upper[v], _mm512_set1_epi8(1 << bit));
         }
     }
-    let halves = BOOK.halves(low, bits);
-    std::array::from_fn(|v| Entries { halves: halves[v], more: upper[v] })
+    let first = LOW.of(low, bits);
+    std::array::from_fn(|v| Entries { halves: [first[v], HIGH.of(low[v], upper[v])], more: upper[v] })
 }
 
 impl<S: Shifted> Coded for Ternary<S> {
@@ -200,9 +207,9 @@ impl<S: Shifted + 'static> Eights for Ternary<S> {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn scales(blocks: [*const u8; 2]) -> [__m512i; 2] {
+    unsafe fn scaled(blocks: [*const u8; 2], sums: [__m512i; 2]) -> __m512i {
         // SAFETY: as the caller promises.
-        unsafe { S::dword_scales(blocks) }
+        unsafe { S::scaled(blocks, sums) }
     }
 
     #[inline]
@@ -217,10 +224,16 @@ impl<S: Shifted + 'static> Eights for Ternary<S> {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn d(w: *const u8) -> __m512 {
+    unsafe fn copy_d(w: *const u8, to: &mut Copied) {
         // SAFETY: as the caller promises.
-        unsafe { S::d(w) }
+        unsafe { S::copy_d(w, to) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn copied_d(copied: &Copied) -> __m512 {
+        // SAFETY: as the caller promises.
+        unsafe { S::copied_d(copied) }
     }
 }
 
