@@ -29,14 +29,14 @@ impl<const N: usize> Plane<N> {
         for v in 0..V {
             masks[v] = [_mm512_movepi8_mask(low[v]), bits[v][0], bits[v][1], bits[v][2]];
         }
-        Lookup { plane: &anew(self).0, low, masks }.all()
+        Lookup { plane: &self.0, low, masks }.all()
     }
 }
 
-/// The same, to be loaded here: out of loops, the compiler would load more than there are registers for, and store it
-/// again.
+/// The same, to be loaded in every turn of a loop: before it, the compiler would load more than there are registers for,
+/// and store it elsewhere.
 #[inline]
-fn anew<T>(table: &T) -> &T {
+pub(super) fn anew<T>(table: &T) -> &T {
     let mut table: *const T = table;
     // SAFETY: touches nothing; the address remains that of the reference.
     unsafe {

@@ -5,10 +5,10 @@
 //! register for each of the four: a byte is an index of enough bits as it is. Values stay apart like this, activations are
 //! arranged to meet them, and as the four bytes of a dword share a scale, sums need no more than one multiplication.
 
-use super::linear::{Linear, Terms, X, from_block, load, request_now};
+use super::linear::{Linear, Planes, Terms, Walk, X, from_block, load, request_now};
 use super::load::Rows;
 use super::panel::{self, Format, Panel, Steps};
-use super::sums::{add_lane_pairs, add_lane_dwords};
+use super::sums::{add_lane_dwords, add_lane_pairs};
 use crate::isa::Avx512;
 use crate::types::TileFn;
 use std::arch::asm;
@@ -174,50 +174,92 @@ impl<E: Eights> Linear for Few<E> {
         E::arrange_starts(q, sums, starts);
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
-        let mut copied = Copied([0; 128]);
-        // SAFETY: 16 blocks.
-        unsafe { E::copy_d(w, &mut copied) };
+        let mut out = [[0.0; 16]; T];
+        // SAFETY: as the caller promises; a plane has 16 terms.
+        unsafe { units::<E, T>(w, 1, &mut Walk::once(x), Planes::new(out.as_flattened_mut(), 16)) };
+        // SAFETY: 16 floats.
+        out.map(|terms| unsafe { [_mm512_loadu_ps(terms.as_ptr()), _mm512_setzero_ps()] })
+    }
+
+    unsafe fn all_terms<const T: usize>(w: *const u8, count: usize, walk: &mut Walk, planes: Planes) {
+        // SAFETY: as the caller promises.
+        unsafe { units::<E, T>(w, count, walk, planes) };
+    }
+}
+
+/// [`Linear::all_terms`]: a function by itself, so that what its loops share is loaded once.
+///
+/// Decoding and multiplying take turns by way of memory: each by itself is a short loop without long waits whose values
+/// stay in registers. Sums are made terms after the next blocks have been decoded, when they have long been there.
+///
+/// # Safety
+/// As for [`Linear::all_terms`].
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn units<E: Eights, const T: usize>(w: *const u8, count: usize, walk: &mut Walk, planes: Planes) {
+    let mut planes = planes;
+    let mut entries = [const { MaybeUninit::<[Entries; TOGETHER]>::uninit() }; PAIRS / TOGETHER];
+    let mut sums = [const { MaybeUninit::<[__m512i; T]>::uninit() }; PAIRS];
+    let mut copied = Copied([0; 128]);
+    let mut before = None;
+    for unit in 0..count {
+        let w = w.wrapping_add(16 * E::Many::BYTES * unit);
         let pair = |i: usize| {
             let first = w.wrapping_add(2 * E::Many::BYTES * i);
             [first, first.wrapping_add(E::Many::BYTES)]
         };
-        // Decoding and multiplying take turns by way of memory: each by itself is a short loop without long waits whose
-        // values stay in registers.
-        let mut entries = [const { MaybeUninit::<[Entries; TOGETHER]>::uninit() }; PAIRS / TOGETHER];
         for (i, place) in entries.iter_mut().enumerate().take(unknown(PAIRS / TOGETHER)) {
             // SAFETY: four of the 16 blocks.
             place.write(unsafe { E::entries([pair(TOGETHER * i), pair(TOGETHER * i + 1)]) });
         }
+        if let Some(x) = before {
+            // SAFETY: all sums of the unit before have been written, and what `copy_d` copies.
+            unsafe { planes.store::<Few<E>, T>(terms::<E, T>(&sums, &copied, x)) };
+        }
+        // SAFETY: 16 blocks.
+        unsafe { E::copy_d(w, &mut copied) };
+        let x = walk.next::<Few<E>>();
         let entries = entries.as_ptr().cast::<Entries>();
-        let mut sums = [const { MaybeUninit::<[__m512i; T]>::uninit() }; PAIRS];
         for (i, place) in sums.iter_mut().enumerate().take(unknown(PAIRS)) {
             request_now(pair(i)[0], 2 * E::Many::BYTES);
-            let x = from_block::<Self>(x, 2 * i);
+            let x = from_block::<Few<E>>(x, 2 * i);
             // SAFETY: two of the blocks, their entries, which have been written, and their activations.
             place.write(unsafe { multiply::<E, T>(pair(i), *entries.add(i), x) });
         }
-        // SAFETY: both loops have written everything.
-        let sums = sums.map(|sum| unsafe { sum.assume_init() });
-        let mut quads = [sums[0]; 2];
-        for t in 0..T {
-            let quad = |i: usize| add_lane_dwords([sums[i][t], sums[i + 1][t], sums[i + 2][t], sums[i + 3][t]]);
-            (quads[0][t], quads[1][t]) = (quad(0), quad(4));
-        }
-        // SAFETY: the copies are those of `copy_d`.
-        let d = unsafe { E::copied_d(&copied) };
-        let mut terms = [[_mm512_setzero_ps(); 2]; T];
-        for t in 0..T {
-            // A lane has four even blocks or four odd ones.
-            let sums = add_lane_pairs(quads[0][t], quads[1][t]);
-            let order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
-            // SAFETY: the scales of these terms.
-            terms[t][0] = unsafe { x.term(t, d, _mm512_permutexvar_epi32(order, sums)) };
-        }
-        terms
+        before = Some(x);
     }
+    if let Some(x) = before {
+        // SAFETY: as above.
+        unsafe { planes.store::<Few<E>, T>(terms::<E, T>(&sums, &copied, x)) };
+    }
+}
+
+/// The terms of 16 blocks.
+///
+/// # Safety
+/// The CPU has the tier; all sums have been written; the scales of the activations can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn terms<E: Eights, const T: usize>(
+    sums: &[MaybeUninit<[__m512i; T]>; PAIRS],
+    copied: &Copied,
+    x: X,
+) -> Terms<T> {
+    // SAFETY: as the caller promises.
+    let d = unsafe { E::copied_d(copied) };
+    let mut terms = [[_mm512_setzero_ps(); 2]; T];
+    for t in 0..T {
+        // SAFETY: as the caller promises.
+        let sum = |i: usize| unsafe { sums[i].assume_init() }[t];
+        let quad = |i: usize| add_lane_dwords([sum(i), sum(i + 1), sum(i + 2), sum(i + 3)]);
+        // A lane has four even blocks or four odd ones.
+        let sums = add_lane_pairs(quad(0), quad(4));
+        let order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+        // SAFETY: as the caller promises.
+        terms[t][0] = unsafe { x.term(t, d, _mm512_permutexvar_epi32(order, sums)) };
+    }
+    terms
 }
 
 /// The number, unknown to the compiler: loops remain loops. Unrolled, decoding runs out of registers.
@@ -266,11 +308,8 @@ const fn codes_order<E: Eights>() -> [u8; 64] {
     let mut order = [0; 64];
     let mut i = 0;
     while i < 64 {
-        let (entry, place) = if E::SUB == 16 {
-            (i % 16 / 4 * 2 + i % 2, i / 16 + 4 * (i % 4 / 2))
-        } else {
-            (i % 8, i / 8)
-        };
+        let (entry, place) =
+            if E::SUB == 16 { (i % 16 / 4 * 2 + i % 2, i / 16 + 4 * (i % 4 / 2)) } else { (i % 8, i / 8) };
         order[i] = (8 * entry + E::ORDER[place]) as u8;
         i += 1;
     }

@@ -2,7 +2,7 @@
 //! 16; the float scale lies in the top nibbles of four words.
 
 use super::codebook::{broadcast_halves, load_halves, load_quarters, words};
-use super::eights::{self, Copied};
+use super::eights::Copied;
 use super::grid::sub_16;
 use super::linear::load;
 use super::load::Rows;
@@ -79,7 +79,8 @@ unsafe fn nibbles(blocks: [*const u8; 2]) -> __m512i {
 impl Shifted for Iq1M {
     const BYTES: usize = 56;
     const SUB: usize = 16;
-    const STARTS: usize = 4;
+    const STARTS: usize = 2;
+    const EXTRA: u8 = 1;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -118,28 +119,26 @@ impl Shifted for Iq1M {
         _mm512_madd_epi16(_mm512_packs_epi32(a, b), scales)
     }
 
-    /// -7 times the sums of 16, and where the sign is set less twice those of 8.
+    /// -8 or -10 times the sums of 8: weights are one too large.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn starts(_: [*const u8; 2], upper: __m512i, lines: *const u8) -> [__m512i; 2] {
-        let negative = _mm512_and_si512(_mm512_srli_epi16::<3>(upper), _mm512_set1_epi8(1));
-        let negative = words([negative, _mm512_setzero_si512()]);
+        let zero = _mm512_setzero_si512();
+        // The sign, bit 3, is worth 2: 8 | (bits & 2)
+        let (bits, two) = (_mm512_srli_epi16::<2>(upper), _mm512_set1_epi8(2));
+        let factors = _mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi8(8), bits, two);
+        let factors = words([factors, zero]);
         // SAFETY: as the caller promises.
         let line = |i: usize| unsafe { load(lines.add(64 * i)) };
-        [
-            _mm512_dpwssd_epi32(line(0), negative[0], line(2)),
-            _mm512_dpwssd_epi32(line(1), negative[1], line(3)),
-        ]
+        [_mm512_dpwssd_epi32(zero, factors[0], line(0)), _mm512_dpwssd_epi32(zero, factors[1], line(1))]
     }
 
-    fn arrange_starts(q: &[i8], sums: &[i16], lines: &mut [[u8; 64]]) {
-        let (products, eights) = lines.split_at_mut(2);
-        eights::arrange_products::<16>(sums, -7, products);
-        // Eight runs of 8 by turns.
+    /// The negative sums of runs of 8, eight runs by turns.
+    fn arrange_starts(q: &[i8], _sums: &[i16], lines: &mut [[u8; 64]]) {
         for (i, q) in q.chunks_exact(64).enumerate() {
-            let places = eights[i % 2][16 * (i / 2)..].as_chunks_mut::<2>().0;
+            let places = lines[i % 2][16 * (i / 2)..].as_chunks_mut::<2>().0;
             for (q, place) in q.as_chunks::<8>().0.iter().zip(places) {
-                *place = (-2 * q.iter().map(|&q| i16::from(q)).sum::<i16>()).to_ne_bytes();
+                *place = (-q.iter().map(|&q| i16::from(q)).sum::<i16>()).to_ne_bytes();
             }
         }
     }

@@ -45,6 +45,7 @@ impl Shifted for Iq1S {
     const BYTES: usize = 50;
     const SUB: usize = 32;
     const STARTS: usize = 2;
+    const EXTRA: u8 = 0;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

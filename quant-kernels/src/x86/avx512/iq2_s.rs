@@ -1,6 +1,6 @@
 //! IQ2_S: each 8 values are an index of 1024 entries, its upper bits apart, and 8 signs; a scale for each 16.
 
-use super::codebook::{Book, broadcast_halves, load_halves};
+use super::codebook::{Book, anew, broadcast_halves, load_halves};
 use super::eights::{self, Entries};
 use super::grid::{self, Grid, Signed};
 use super::iq2::{self, Iq2};
@@ -75,7 +75,7 @@ impl Iq2 for Iq2S {
             bits[v][0] = _mm512_test_epi8_mask(upper, _mm512_set1_epi8(1));
             bits[v][1] = _mm512_test_epi8_mask(upper, _mm512_set1_epi8(2));
         }
-        let halves = BOOK.halves(indices, bits);
+        let halves = anew(&BOOK).halves(indices, bits);
         std::array::from_fn(|v| Entries { halves: halves[v], more: signs[v] })
     }
 

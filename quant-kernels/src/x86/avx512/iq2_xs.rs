@@ -1,6 +1,6 @@
 //! IQ2_XS: each 8 values are an index of 512 entries and 7 signs; a scale for each 16.
 
-use super::codebook::{Book, load_pair, signs_of_seven};
+use super::codebook::{Book, anew, load_pair, signs_of_seven};
 use super::eights::{self, Entries};
 use super::grid::{self, Grid, Signed};
 use super::iq2::{self, Iq2};
@@ -76,7 +76,7 @@ impl Iq2 for Iq2Xs {
             bits[v][0] = _mm512_test_epi8_mask(upper, _mm512_set1_epi8(1));
             signs[v] = signs_of_seven(_mm512_srli_epi16::<1>(upper));
         }
-        let halves = BOOK.halves(indices, bits);
+        let halves = anew(&BOOK).halves(indices, bits);
         std::array::from_fn(|v| Entries { halves: halves[v], more: signs[v] })
     }
 

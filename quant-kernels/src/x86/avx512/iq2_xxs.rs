@@ -1,6 +1,6 @@
 //! IQ2_XXS: each 32 values are 4 indices of 256 entries, then 4 times 7 signs and a scale.
 
-use super::codebook::{Book, load_pair, signs_of_seven};
+use super::codebook::{Book, anew, load_pair, signs_of_seven};
 use super::eights::{self, Entries};
 use super::grid::{self, Grid, Signed};
 use super::iq2::{self, Iq2};
@@ -77,7 +77,7 @@ impl Iq2 for Iq2Xxs {
             let (c, d) = (_mm512_multishift_epi64_epi8(by, a), _mm512_multishift_epi64_epi8(by, b));
             signs[v] = signs_of_seven(_mm512_permutex2var_epi8(c, lower, d));
         }
-        let halves = BOOK.halves(indices, [[0; 3]; V]);
+        let halves = anew(&BOOK).halves(indices, [[0; 3]; V]);
         std::array::from_fn(|v| Entries { halves: halves[v], more: signs[v] })
     }
 

@@ -78,6 +78,83 @@ pub(super) trait Linear: 'static {
     /// The CPU has the tier; the bytes of the blocks can be read from `w` on, and those of as many blocks from each
     /// part and the scales of `T` tokens.
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T>;
+
+    /// [`Linear::terms`] of `count` times 16 terms. Token `t` gets plane `t` of `planes`, and plane `T + t` for minima.
+    ///
+    /// # Safety
+    /// As for [`Linear::terms`], of all the blocks and of the activations from any block of the walk on; the planes have
+    /// room.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn all_terms<const T: usize>(w: *const u8, count: usize, walk: &mut Walk, planes: Planes) {
+        let (mut w, mut planes) = (w, planes);
+        for _ in 0..count {
+            // SAFETY: as the caller promises.
+            unsafe { planes.store::<Self, T>(Self::terms::<T>(w, walk.next::<Self>())) };
+            w = w.wrapping_add(16 / Self::TERMS * Self::BYTES);
+        }
+    }
+}
+
+/// Activations for one unit of 16 terms after the other, row after row.
+#[derive(Clone, Copy)]
+pub(super) struct Walk {
+    x: X,
+    /// The block that comes next, of so many.
+    first: usize,
+    blocks: usize,
+}
+
+impl Walk {
+    /// For one unit.
+    pub fn once(x: X) -> Self {
+        Self { x, first: 0, blocks: usize::MAX }
+    }
+
+    /// The activations of the next unit.
+    #[inline]
+    pub fn next<L: Linear + ?Sized>(&mut self) -> X {
+        let x = from_block::<L>(self.x, self.first);
+        self.first += 16 / L::TERMS;
+        while self.first >= self.blocks {
+            self.first -= self.blocks;
+        }
+        x
+    }
+}
+
+/// Where terms go: 16 at a time, into planes.
+#[derive(Clone, Copy)]
+pub(super) struct Planes {
+    place: *mut f32,
+    /// Terms in a plane.
+    len: usize,
+}
+
+impl Planes {
+    /// Planes of `len` terms.
+    pub fn new(terms: &mut [f32], len: usize) -> Self {
+        Self { place: terms.as_mut_ptr(), len }
+    }
+
+    /// Stores 16 terms of each token, and goes on to the next ones.
+    ///
+    /// # Safety
+    /// The CPU has the tier; the planes have room.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn store<L: Linear + ?Sized, const T: usize>(&mut self, terms: Terms<T>) {
+        for t in 0..T {
+            // SAFETY: as the caller promises.
+            unsafe {
+                _mm512_storeu_ps(self.place.add(t * self.len), terms[t][0]);
+                if L::MINIMA {
+                    _mm512_storeu_ps(self.place.add((T + t) * self.len), terms[t][1]);
+                }
+            }
+        }
+        self.place = self.place.wrapping_add(16);
+    }
 }
 
 /// How far ahead of their use weights are requested.
@@ -119,33 +196,18 @@ pub(super) unsafe fn tile<L: Linear, const T: usize>(tile: &mut Tile<'_>) {
         let rows = (tile.rows - row).min(rows_at_a_time);
         let bytes = &tile.weight[row * tile.row_bytes..][..rows * tile.row_bytes];
         assert!(bytes.len() == rows * blocks * L::BYTES, "rows of another length than the activations");
-        let mut first = 0;
         let units = bytes.chunks_exact(unit * L::BYTES);
-        let last = units.remainder();
-        let mut place = terms.as_mut_ptr();
-        let mut keep = |got: Terms<T>| {
-            for t in 0..T {
-                // SAFETY: at most `(rows * row_terms).div_ceil(16)` times 16 terms, which fit into a plane.
-                unsafe {
-                    _mm512_storeu_ps(place.add(t * plane), got[t][0]);
-                    if L::MINIMA {
-                        _mm512_storeu_ps(place.add((T + t) * plane), got[t][1]);
-                    }
-                }
+        let (count, last) = (units.len(), units.remainder());
+        let mut walk = Walk { x, first: 0, blocks };
+        let mut planes = Planes::new(terms, plane);
+        // SAFETY: the blocks of 16 terms each; activations go on for as many from any of the blocks on. At most
+        // `(rows * row_terms).div_ceil(16)` times 16 terms fit into a plane.
+        unsafe {
+            L::all_terms::<T>(bytes.as_ptr(), count, &mut walk, planes);
+            if !last.is_empty() {
+                planes.place = planes.place.wrapping_add(16 * count);
+                planes.store::<L, T>(last_terms::<L, T>(last, walk.next::<L>()));
             }
-            place = place.wrapping_add(16);
-        };
-        for bytes in units {
-            // SAFETY: the blocks of 16 terms; activations go on for as many from `first` on.
-            keep(unsafe { L::terms::<T>(bytes.as_ptr(), from_block::<L>(x, first)) });
-            first += unit;
-            while first >= blocks {
-                first -= blocks;
-            }
-        }
-        if !last.is_empty() {
-            // SAFETY: as above.
-            keep(unsafe { last_terms::<L, T>(last, from_block::<L>(x, first)) });
         }
         let (terms, minima) = terms.split_at(T * plane);
         if T == 1 {
@@ -164,7 +226,7 @@ pub(super) unsafe fn tile<L: Linear, const T: usize>(tile: &mut Tile<'_>) {
 
 /// The activations from block `first` on.
 #[inline]
-pub(super) fn from_block<L: Linear>(x: X, first: usize) -> X {
+pub(super) fn from_block<L: Linear + ?Sized>(x: X, first: usize) -> X {
     let mut x = x;
     for (part, bytes) in x.parts.iter_mut().zip(L::PARTS) {
         *part = part.wrapping_add(bytes * first);
@@ -254,15 +316,18 @@ fn arrange<L: Linear>(acts: &Acts, token: usize, mut parts: [&mut [u8]; 3], scal
     }
 }
 
-/// The lower halves of each block's lines to the upper halves of the lines of the block before; the first block follows
-/// the last one.
+/// The lower halves of a block's lines to the upper halves of the lines of the block before; the first block follows the
+/// last one. Where there are blocks in pairs, none begins at an odd block.
 fn join_next(lines: &mut [u8], bytes: usize) {
     let lines = lines.as_chunks_mut::<64>().0;
-    for i in 0..lines.len() {
-        let next = (i + bytes / 64) % lines.len();
-        let (half, _) = lines[next].split_at(32);
-        let half: [u8; 32] = half.try_into().unwrap_or_default();
-        lines[i][32..].copy_from_slice(&half);
+    let (per_block, all) = (bytes / 64, lines.len());
+    let step = if (all / per_block).is_multiple_of(2) { 2 } else { 1 };
+    for first in (0..all).step_by(step * per_block) {
+        for i in first..first + per_block {
+            let mut half = [0; 32];
+            half.copy_from_slice(&lines[(i + per_block) % all][..32]);
+            lines[i][32..].copy_from_slice(&half);
+        }
     }
 }
 

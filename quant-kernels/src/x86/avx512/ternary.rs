@@ -6,7 +6,7 @@
 //!
 //! For few tokens the products are those of the digits, and c meets the sums of activations.
 
-use super::codebook::{Levels, Plane, Stairs, by_blocks, spread_eights, words};
+use super::codebook::{Levels, Plane, Stairs, anew, by_blocks, spread_eights, words};
 use super::eights::{self, Copied, Eights, Entries, mixed};
 use super::load::Rows;
 use super::panel::{Format, Panel, Steps};
@@ -25,6 +25,8 @@ pub(super) trait Shifted {
     const SUB: usize;
     /// As [`Eights::STARTS`].
     const STARTS: usize;
+    /// What [`Shifted::starts`] wants weights to be larger by than eight times the digits: 0 or 1.
+    const EXTRA: u8;
 
     /// Of two blocks: the low bytes of 64 indices, and their further bits in bits 0..3 of each byte.
     ///
@@ -104,7 +106,7 @@ unsafe fn entries<S: Shifted, const V: usize>(blocks: [[*const u8; 2]; V]) -> [E
             bits[v][bit] = _mm512_test_epi8_mask(upper[v], _mm512_set1_epi8(1 << bit));
         }
     }
-    let first = LOW.of(low, bits);
+    let first = anew(&LOW).of(low, bits);
     std::array::from_fn(|v| Entries { halves: [first[v], HIGH.of(low[v], upper[v])], more: upper[v] })
 }
 
@@ -171,12 +173,13 @@ impl<S: Shifted> Format for Ternary<S> {
     }
 }
 
-/// Eight times the digits in bits 0..2, 2..4 and 4..6.
-static DIGITS: [Levels; 3] = [
-    Levels::from_bit([0, 8, 16, 0], 0),
-    Levels::from_bit([0, 8, 16, 0], 2),
-    Levels::from_bit([0, 8, 16, 0], 4),
-];
+/// Eight times the digits in bits 0..2, 2..4 and 4..6; the same and one.
+static DIGITS: [[Levels; 3]; 2] = [digits(0), digits(1)];
+
+const fn digits(extra: u8) -> [Levels; 3] {
+    let levels = [extra, 8 + extra, 16 + extra, 0];
+    [Levels::from_bit(levels, 0), Levels::from_bit(levels, 2), Levels::from_bit(levels, 4)]
+}
 
 impl<S: Shifted + 'static> Eights for Ternary<S> {
     type Many = Self;
@@ -195,12 +198,13 @@ impl<S: Shifted + 'static> Eights for Ternary<S> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn weights(entries: Entries) -> [[__m512i; 4]; 2] {
         let halves = if S::SUB == 16 { mixed(entries.halves) } else { entries.halves };
+        let digits = &DIGITS[usize::from(S::EXTRA)];
         let mut out = [[entries.more; 4]; 2];
         for h in 0..2 {
             for j in 0..3 {
-                [out[h][j]] = DIGITS[j].of([halves[h]]);
+                [out[h][j]] = digits[j].of([halves[h]]);
             }
-            [out[h][3]] = DIGITS[2].of([_mm512_srli_epi16::<2>(halves[h])]);
+            [out[h][3]] = digits[2].of([_mm512_srli_epi16::<2>(halves[h])]);
         }
         out
     }
