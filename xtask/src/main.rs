@@ -35,6 +35,7 @@ Tasks:
       [--models SHAPE:TYPE,..] [--threads 1,2] [--reps N] [--no-peer] [--json FILE]
   peers                 whole models in llama.cpp and quant, interleaved, with the ratios
       [--models SHAPE:TYPE,..] [--threads 1,2] [--reps N] [-p 512] [-n 64] [--json FILE]
+      [--neighbour]     while another thread keeps a core busy
   peers kv-quality [MODEL] [-f IDS,..] [--ctx 1024] [--chunks 4] [--kv POLICY;..] [--json FILE]
                         what compressed KV caches cost in quality, ours and llama.cpp's each from its own f16 cache, on
                         token ids in files; without words the bundled model on its held-out stories
