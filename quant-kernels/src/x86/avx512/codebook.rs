@@ -40,7 +40,7 @@ pub(super) fn anew<T>(table: &T) -> &T {
     let mut table: *const T = table;
     // SAFETY: touches nothing; the address remains that of the reference.
     unsafe {
-        asm!("/* {table} */", table = inout(reg) table, options(nomem, nostack, preserves_flags));
+        asm!("/* {table} */", table = inout(reg) table, options(readonly, nostack, preserves_flags));
         &*table
     }
 }
