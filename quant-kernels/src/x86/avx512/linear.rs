@@ -6,8 +6,8 @@
 
 use super::fields::fields;
 pub(super) use super::sums::{
-    add_dword_pairs, add_lanes, add_products, first_dwords, four_blocks, four_columns, fours, last_dwords,
-    sixteen_blocks, sixteen_columns, sums_of_pairs,
+    add_dword_pairs, add_dword_twos, add_lanes, add_products, first_dwords, four_blocks, four_columns, fours,
+    last_dwords, sixteen_blocks, sixteen_columns, sixteen_halves,
 };
 use crate::activations::{ActKind, Acts};
 use crate::matmul::{Arranged, Tile};

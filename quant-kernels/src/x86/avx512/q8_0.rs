@@ -1,7 +1,7 @@
 //! Q8_0: codes become unsigned by flipping their top bit.
 
 use super::fields::vector;
-use super::linear::{self, Linear, Terms, X, bytes, fours, load, request, sums_of_pairs};
+use super::linear::{self, Linear, Terms, X, add_dword_twos, bytes, fours, load, request, sixteen_halves};
 use super::load::{Rows, low_f16};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -71,18 +71,19 @@ impl Linear for Q8_0 {
             let scales = _mm512_permutex2var_epi16(a, vector(const { scale_places() }[i]), b);
             let codes = |k: usize, here, next| {
                 let codes = _mm512_permutex2var_epi16(here, vector(const { pairs() }[k]), next);
-                let codes = request(w, 64 * k + k / 7 * 32, 64 * (k + 1) + k / 7 * 32, codes);
+                let codes = request(w, 64 * k, if k < 7 { 64 * (k + 1) } else { 544 }, codes);
                 _mm512_xor_si512(codes, _mm512_set1_epi8(-128))
             };
             let (first, second) = (codes(2 * i, a, b), codes(2 * i + 1, b, c));
-            let mut dots = [[zero; 2]; T];
+            let mut dots = [zero; T];
             for t in 0..T {
                 // SAFETY: the activations of these four blocks.
                 let (x0, x1) = unsafe {
                     let x = x.part(0, t).add(128 * i);
                     (load(x), load(x.add(64)))
                 };
-                dots[t] = [_mm512_dpbusd_epi32(zero, first, x0), _mm512_dpbusd_epi32(zero, second, x1)];
+                let dot = |codes, x| _mm512_dpbusd_epi32(zero, codes, x);
+                dots[t] = add_dword_twos(dot(first, x0), dot(second, x1));
             }
             (_mm512_castsi512_si256(scales), dots)
         });
@@ -91,9 +92,7 @@ impl Linear for Q8_0 {
         let d = _mm512_cvtph_ps(_mm256_blend_epi32::<0xf0>(low, high));
         let mut terms = [[_mm512_setzero_ps(); 2]; T];
         for t in 0..T {
-            let [[a, b], [c, d2], [e, f], [g, h]] =
-                [fours[0].1[t], fours[1].1[t], fours[2].1[t], fours[3].1[t]];
-            let sums = sums_of_pairs([a, b, c, d2, e, f, g, h]);
+            let sums = sixteen_halves([fours[0].1[t], fours[1].1[t], fours[2].1[t], fours[3].1[t]]);
             // SAFETY: 16 offsets, and the scales of these terms.
             terms[t][0] = unsafe { x.term(t, d, _mm512_add_epi32(sums, load(x.part(1, t)))) };
         }

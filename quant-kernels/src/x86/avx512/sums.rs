@@ -46,8 +46,7 @@ pub(super) fn four_columns<const T: usize>(block: impl Fn(usize) -> [__m512i; T]
     let (ab, cd) = (join_columns(block(0), block(1)), join_columns(block(2), block(3)));
     let mut out = ab;
     for t in 0..T {
-        let (even, odd) = (_mm512_unpacklo_epi64(ab[t], cd[t]), _mm512_unpackhi_epi64(ab[t], cd[t]));
-        out[t] = _mm512_add_epi32(even, odd);
+        out[t] = add_qword_twos(ab[t], cd[t]);
     }
     out
 }
@@ -66,8 +65,15 @@ fn join_columns<const T: usize>(a: [__m512i; T], b: [__m512i; T]) -> [__m512i; T
 /// In each 128-bit lane: (a0 + a2, b0 + b2, a1 + a3, b1 + b3).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn add_dword_twos(a: __m512i, b: __m512i) -> __m512i {
+pub(super) fn add_dword_twos(a: __m512i, b: __m512i) -> __m512i {
     _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b))
+}
+
+/// In each 128-bit lane: (a0 + a2, a1 + a3, b0 + b2, b1 + b3).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn add_qword_twos(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b))
 }
 
 /// The sums of 16 blocks in order, for token `t`, from four times those of [`four_columns`].
@@ -125,26 +131,19 @@ pub(super) fn add_dword_pairs(a: __m512i, b: __m512i) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn add_dwords(v: [__m512i; 4]) -> __m512i {
-    in_order(add_in_lanes(v))
+    in_order(add_qword_twos(add_dword_twos(v[0], v[1]), add_dword_twos(v[2], v[3])))
 }
 
-/// Eight registers, two blocks in the halves of each, to the sums of the 16 blocks in order.
+/// Eight registers, two blocks in the halves of each and two of them joined by [`add_dword_twos`], to the sums of the 16
+/// blocks in order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) fn sums_of_pairs(v: [__m512i; 8]) -> __m512i {
-    let (low, high) = (add_in_lanes([v[0], v[1], v[2], v[3]]), add_in_lanes([v[4], v[5], v[6], v[7]]));
+pub(super) fn sixteen_halves(v: [__m512i; 4]) -> __m512i {
+    let (low, high) = (add_qword_twos(v[0], v[1]), add_qword_twos(v[2], v[3]));
     // Lanes 0 and 1 have sums of the first blocks of pairs, lanes 2 and 3 those of the second ones.
     let even = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 16, 24, 17, 25, 18, 26, 19, 27);
     let odd = _mm512_setr_epi32(4, 12, 5, 13, 6, 14, 7, 15, 20, 28, 21, 29, 22, 30, 23, 31);
     _mm512_add_epi32(_mm512_permutex2var_epi32(low, even, high), _mm512_permutex2var_epi32(low, odd, high))
-}
-
-/// Sums of the dwords of each 128-bit lane of four registers: those of register `i` in dword `i` of the lanes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn add_in_lanes(v: [__m512i; 4]) -> __m512i {
-    let (ab, cd) = (add_dword_twos(v[0], v[1]), add_dword_twos(v[2], v[3]));
-    _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
 }
 
 /// Dword 0 of every lane of four registers, in order.
