@@ -6,7 +6,7 @@
 //! ```
 
 use super::fields::vector;
-use super::linear::{Linear, Terms, X, first_dwords, fours, load, request, sixteen_blocks};
+use super::linear::{Linear, Terms, X, bytes, first_dwords, fours, load, request, sixteen_blocks};
 use super::load::{Rows, high_nibbles, low_nibbles};
 use super::panel::{Format, Panel, Steps};
 use std::arch::x86_64::*;
@@ -204,8 +204,8 @@ impl<C: Codes + 'static, const BYTES: usize, const HEADER: usize> Linear for Blo
     #[inline]
     fn arrange(q: &[i8], sums: &[i16], [low, high, sum]: [&mut [u8]; 3]) {
         let (first, last) = q.split_at(16);
-        low.iter_mut().zip(first).for_each(|(low, q)| *low = *q as u8);
-        high.iter_mut().zip(last).for_each(|(high, q)| *high = *q as u8);
+        low.copy_from_slice(bytes(first));
+        high.copy_from_slice(bytes(last));
         let factor = if C::MINIMA { 1 } else { -i32::from(C::OFFSET) };
         sum.copy_from_slice(&(factor * (i32::from(sums[0]) + i32::from(sums[1]))).to_ne_bytes());
     }

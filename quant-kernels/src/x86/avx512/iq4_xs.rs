@@ -3,7 +3,7 @@
 
 use super::blocks32::{levels, repeated};
 use super::fields::vector;
-use super::linear::{Linear, Terms, X, four_blocks, fours_apart, load, request, sixteen_blocks};
+use super::linear::{Linear, Terms, X, four_blocks, fours, load, request, sixteen_blocks};
 use super::load::{Rows, low_f16};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -79,7 +79,7 @@ impl Linear for Iq4Xs {
         let headers = unsafe { [headers(w), headers(w.add(8 * 136))] };
         let d = headers.map(|headers| _mm512_cvtepi64_epi32(headers));
         let scales = headers.map(|headers| unpack_scales(headers));
-        let quads = fours_apart(|i| {
+        let quads = fours(|i| {
             let scales = if i % 2 == 0 {
                 _mm512_castsi512_si256(scales[i / 2])
             } else {

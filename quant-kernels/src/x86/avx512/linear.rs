@@ -6,8 +6,8 @@
 
 use super::fields::fields;
 pub(super) use super::sums::{
-    add_dword_pairs, add_lane_pairs, add_lanes, add_products, first_dwords, four_blocks, fours, fours_apart,
-    last_dwords, sixteen_blocks,
+    add_dword_pairs, add_dword_twos, add_lanes, add_products, first_dwords, four_blocks, four_columns, fours,
+    last_dwords, sixteen_blocks, sixteen_columns, sixteen_halves,
 };
 use crate::activations::{ActKind, Acts};
 use crate::matmul::{Arranged, Tile};
@@ -103,22 +103,23 @@ pub(super) struct Walk {
     /// The block that comes next, of so many.
     first: usize,
     blocks: usize,
+    /// Blocks from a unit's first one to the next's, modulo those of a row.
+    step: usize,
 }
 
 impl Walk {
     /// For one unit.
     pub fn once(x: X) -> Self {
-        Self { x, first: 0, blocks: usize::MAX }
+        Self { x, first: 0, blocks: usize::MAX, step: 0 }
     }
 
     /// The activations of the next unit.
     #[inline]
     pub fn next<L: Linear + ?Sized>(&mut self) -> X {
         let x = from_block::<L>(self.x, self.first);
-        self.first += 16 / L::TERMS;
-        while self.first >= self.blocks {
-            self.first -= self.blocks;
-        }
+        // No loop: around one, constants would not stay in registers.
+        self.first += self.step;
+        self.first -= if self.first >= self.blocks { self.blocks } else { 0 };
         x
     }
 }
@@ -183,6 +184,7 @@ pub(super) unsafe fn tile<L: Linear, const T: usize>(tile: &mut Tile<'_>) {
         }
         return;
     }
+    let step = unit % blocks;
     let mut arranged = std::mem::take(&mut tile.scratch.arranged);
     let x = activations::<L, T>(tile.acts, blocks, &mut arranged);
     let mut buffer = std::mem::take(&mut tile.scratch.acc);
@@ -198,7 +200,7 @@ pub(super) unsafe fn tile<L: Linear, const T: usize>(tile: &mut Tile<'_>) {
         assert!(bytes.len() == rows * blocks * L::BYTES, "rows of another length than the activations");
         let units = bytes.chunks_exact(unit * L::BYTES);
         let (count, last) = (units.len(), units.remainder());
-        let mut walk = Walk { x, first: 0, blocks };
+        let mut walk = Walk { x, first: 0, step, blocks };
         let mut planes = Planes::new(terms, plane);
         // SAFETY: the blocks of 16 terms each; activations go on for as many from any of the blocks on. At most
         // `(rows * row_terms).div_ceil(16)` times 16 terms fit into a plane.
@@ -270,7 +272,11 @@ fn activations<L: Linear, const T: usize>(acts: &Acts, blocks: usize, arranged: 
             let (a, rest) = all.split_at_mut(sizes[0]);
             let (b, rest) = rest.split_at_mut(sizes[1]);
             let (c, d) = rest.split_at_mut(sizes[2]);
-            arrange::<L>(acts, t, [&mut *a, &mut *b, &mut *c], d);
+            let parts = [&mut *a, &mut *b, &mut *c];
+            match acts.kind {
+                Some(ActKind::Q256) => arrange::<L, 256>(acts, t, parts, d),
+                _ => arrange::<L, 32>(acts, t, parts, d),
+            }
             if L::PAIRS {
                 join_next(&mut a[..blocks * L::PARTS[0]], L::PARTS[0]);
             }
@@ -290,29 +296,42 @@ fn activations<L: Linear, const T: usize>(acts: &Acts, blocks: usize, arranged: 
     X { parts: [start, b, c], scales, stride }
 }
 
-/// Arranges the blocks of a token; `scales` has one for each term.
+/// Blocks of `len` activations, of which a scale is kept, to a block of `values` weights.
+const fn per_block(values: usize, len: usize) -> usize {
+    if values > len { values / len } else { 1 }
+}
+
+/// Codes as bytes.
+#[inline]
+pub(super) fn bytes(q: &[i8]) -> &[u8] {
+    // SAFETY: as many bytes, and any is a u8.
+    unsafe { std::slice::from_raw_parts(q.as_ptr().cast(), q.len()) }
+}
+
+/// Arranges the blocks of a token, `LEN` values each; `scales` has one for each term.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn arrange<L: Linear>(acts: &Acts, token: usize, mut parts: [&mut [u8]; 3], scales: &mut [u8]) {
+fn arrange<L: Linear, const LEN: usize>(acts: &Acts, token: usize, parts: [&mut [u8]; 3], scales: &mut [u8]) {
     // Blocks of activations are finer or coarser than those of the weights.
-    let len = acts.kind.map_or(1, ActKind::block_len);
-    let per_block = (L::VALUES / len).max(1);
-    let shared = L::TERMS / per_block;
+    let together = const { per_block(L::VALUES, LEN) };
+    let shared = const { L::TERMS / per_block(L::VALUES, LEN) };
     let mut scales = scales.as_chunks_mut::<4>().0.chunks_exact_mut(shared);
+    let [mut a, mut b, mut c] = parts;
     for first in (0..acts.cols).step_by(L::VALUES) {
-        let mut i = 0;
-        let block = parts.each_mut().map(|place| {
-            let (part, rest) = std::mem::take(place).split_at_mut(L::PARTS[i]);
-            (*place, i) = (rest, i + 1);
-            part
-        });
         // What a block of weights meets lies together.
-        let at = acts.place(first / len, token, len);
-        for (d, scales) in acts.d[at..][..per_block].iter().zip(&mut scales) {
+        let at = acts.place(first / LEN, token, LEN);
+        for (d, scales) in acts.d[at..][..together].iter().zip(&mut scales) {
             scales.fill(d.to_ne_bytes());
         }
-        let at = at * len;
-        L::arrange(&acts.q[at..][..L::VALUES], &acts.sums[at / 16..][..L::VALUES / 16], block);
+        let at = at * LEN;
+        let (here, rest) = (a.split_at_mut(L::PARTS[0]), b.split_at_mut(L::PARTS[1]));
+        let last = c.split_at_mut(L::PARTS[2]);
+        L::arrange(
+            &acts.q[at..][..L::VALUES],
+            &acts.sums[at / 16..][..L::VALUES / 16],
+            [here.0, rest.0, last.0],
+        );
+        (a, b, c) = (here.1, rest.1, last.1);
     }
 }
 

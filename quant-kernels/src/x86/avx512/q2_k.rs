@@ -2,7 +2,8 @@
 
 use super::columns::{self, Acc, Ahead, Columns, Quads};
 use super::linear::{
-    Linear, Terms, X, four_blocks, fours, last_dwords, load, load_lanes, request, sixteen_blocks,
+    Linear, Terms, X, add_products, four_columns, fours, last_dwords, load, load_lanes, request,
+    sixteen_blocks, sixteen_columns,
 };
 use super::load::{Rows, high_f16, high_nibbles, low_f16, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
@@ -153,29 +154,37 @@ impl Linear for Q2K {
         let zero = _mm512_setzero_si512();
         let quads = fours(|i| {
             let w = w.wrapping_add(4 * 84 * i);
-            let dots = four_blocks(|k| {
-                // SAFETY: block `4i + k`.
-                let (packed, planes) = unsafe {
-                    let block = w.add(84 * k);
-                    (_mm512_broadcast_i32x4(_mm_loadu_si128(block.cast())), load(block.add(16)))
-                };
+            // SAFETY: the first and the last 16 bytes of these blocks.
+            let (packed, d) = unsafe { (load_lanes(w, 84), load_lanes(w.add(68), 84)) };
+            let (scales, mins) = (low_nibbles(packed), high_nibbles(packed));
+            // Codes of the planes with odd numbers stay where they are, so sums are four times as large.
+            let scales = [_mm512_slli_epi16::<2>(scales), scales];
+            let dots = four_columns(|k| {
+                // SAFETY: the codes of block `4i + k`.
+                let planes = unsafe { load(w.add(84 * k + 16)) };
                 let planes = request(w, 84 * k, 84 * (k + 1), planes);
-                let scales = low_nibbles(packed);
+                let upper = _mm512_srli_epi16::<4>(planes);
                 let mut sums = [zero; T];
-                for (j, codes) in two_bits::codes(planes).into_iter().enumerate() {
-                    // In lane l the scale of sub-block `8 (l / 2) + 2 j + l % 2`, as i16.
-                    let scale = _mm512_shuffle_epi8(scales, two_bits::sub_block_words(j));
-                    let codes = _mm512_mullo_epi16(codes, scale);
+                for odd in 0..2 {
+                    let mask = _mm512_set1_epi8(if odd == 0 { 3 } else { 12 });
+                    let codes = [_mm512_and_si512(planes, mask), _mm512_and_si512(upper, mask)];
+                    // SAFETY: 64 bytes.
+                    let spread = unsafe { load(SPREAD.0[k][odd].as_ptr()) };
+                    let scales = _mm512_maskz_permutexvar_epi8(0x5555_5555_5555_5555, spread, scales[odd]);
                     for t in 0..T {
-                        // SAFETY: 64 of the block's 256 activations.
-                        let x = unsafe { load(x.part(0, t).add(256 * (4 * i + k) + 64 * j)) };
-                        sums[t] = _mm512_dpbusd_epi32(sums[t], codes, x);
+                        // SAFETY: the activations that meet these codes.
+                        let (x0, x1) = unsafe {
+                            let x = x.part(0, t).add(256 * (4 * i + k) + 64 * odd);
+                            (load(x), load(x.add(128)))
+                        };
+                        let a = _mm512_dpbusd_epi32(zero, codes[0], x0);
+                        let b = _mm512_dpbusd_epi32(zero, codes[1], x1);
+                        // Sums of four products fit i16, so one instruction scales two sub-blocks side by side.
+                        sums[t] = add_products(sums[t], _mm512_packs_epi32(a, b), scales);
                     }
                 }
                 sums
             });
-            // SAFETY: the first and the last 16 bytes of these blocks.
-            let (mins, d) = unsafe { (high_nibbles(load_lanes(w, 84)), load_lanes(w.add(68), 84)) };
             let (low, high) = (_mm512_unpacklo_epi8(mins, zero), _mm512_unpackhi_epi8(mins, zero));
             let mut minima = [zero; T];
             for t in 0..T {
@@ -190,11 +199,26 @@ impl Linear for Q2K {
         let (dots, minima) = (quads.map(|quad| quad.1), quads.map(|quad| quad.2));
         let mut terms = [[_mm512_setzero_ps(); 2]; T];
         for t in 0..T {
+            let sums = _mm512_srai_epi32::<2>(sixteen_columns(&dots, t));
             // SAFETY: the scales of these terms.
-            terms[t] = unsafe {
-                [x.term(t, d, sixteen_blocks(&dots, t)), x.term(t, dmin, sixteen_blocks(&minima, t))]
-            };
+            terms[t] = unsafe { [x.term(t, d, sums), x.term(t, dmin, sixteen_blocks(&minima, t))] };
         }
         terms
     }
 }
+
+#[repr(align(64))]
+struct Spread([[[u8; 64]; 2]; 4]);
+
+/// For block `k` of four, and the planes with even or odd numbers: where the scale of each packed sum lies (even bytes;
+/// odd ones become zero). In a 128-bit lane the first four sums are of plane 0 or 1, the others of plane 2 or 3.
+static SPREAD: Spread = {
+    let mut table = [[[0u8; 64]; 2]; 4];
+    let mut i = 0;
+    while i < 4 * 2 * 32 {
+        let (k, odd, lane, plane) = (i / 64, i / 32 % 2, i % 32 / 8, i / 32 % 2 + i % 8 / 4 * 2);
+        table[k][odd][2 * (i % 32)] = (16 * k + 8 * (lane / 2) + 2 * plane + lane % 2) as u8;
+        i += 1;
+    }
+    Spread(table)
+};

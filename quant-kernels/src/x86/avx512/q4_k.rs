@@ -2,8 +2,8 @@
 
 use super::columns::{self, Acc, Ahead, Columns, Quads};
 use super::linear::{
-    Linear, Terms, X, add_products, first_dwords, four_blocks, fours, load, load_lanes, request,
-    sixteen_blocks,
+    Linear, Terms, X, add_products, bytes, first_dwords, four_columns, fours, load, load_lanes, request,
+    sixteen_blocks, sixteen_columns,
 };
 use super::load::{Rows, high_f16, high_nibbles, low_f16, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
@@ -237,7 +237,7 @@ impl Linear for Q4K {
 pub(super) fn arrange(q: &[i8], sums: &[i16], [codes, pairs, _]: [&mut [u8]; 3]) {
     let q = q.as_chunks::<32>().0;
     for (from, to) in [0, 2, 1, 3, 4, 6, 5, 7].into_iter().zip(codes.as_chunks_mut::<32>().0) {
-        *to = q[from].map(|q| q as u8);
+        to.copy_from_slice(bytes(&q[from]));
     }
     for (sums, pair) in sums.as_chunks::<2>().0.iter().zip(pairs.as_chunks_mut::<2>().0) {
         *pair = (sums[0] + sums[1]).to_ne_bytes();
@@ -268,7 +268,7 @@ pub(super) unsafe fn terms<const BYTES: usize, const T: usize>(
             // SAFETY: the sums of these blocks, 16 bytes each.
             minima[t] = _mm512_dpwssd_epi32(zero, mins, unsafe { load(x.part(1, t).add(64 * i)) });
         }
-        let dots = four_blocks(|k| {
+        let dots = four_columns(|k| {
             let block = w.wrapping_add(k * BYTES);
             let mut sums = [zero; T];
             for half in 0..2 {
@@ -301,7 +301,7 @@ pub(super) unsafe fn terms<const BYTES: usize, const T: usize>(
     for t in 0..T {
         // SAFETY: the scales of these terms.
         terms[t] =
-            unsafe { [x.term(t, d, sixteen_blocks(&dots, t)), x.term(t, dmin, sixteen_blocks(&minima, t))] };
+            unsafe { [x.term(t, d, sixteen_columns(&dots, t)), x.term(t, dmin, sixteen_blocks(&minima, t))] };
     }
     terms
 }

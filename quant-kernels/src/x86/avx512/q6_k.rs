@@ -2,7 +2,7 @@
 
 use super::columns::{self, Acc, Ahead, ByteScales, Columns, Quads};
 use super::linear::{
-    Linear, Terms, X, add_products, four_blocks, fours, load, request, scales, sixteen_blocks,
+    Linear, Terms, X, add_products, four_columns, fours, load, request, scales, sixteen_columns,
 };
 use super::load::{Rows, high_f16, high_nibbles, low_nibbles};
 use super::panel::{self, Format, Panel, Steps};
@@ -141,7 +141,7 @@ impl Linear for Q6K {
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let quads = fours(|i| {
             let w = w.wrapping_add(4 * i * 210);
-            four_blocks::<T>(|k| {
+            four_columns::<T>(|k| {
                 // SAFETY: block `4i + k` and its activations.
                 unsafe { block_sums(w, k, x, 4 * i + k) }
             })
@@ -151,7 +151,7 @@ impl Linear for Q6K {
         let mut terms = [[_mm512_setzero_ps(); 2]; T];
         for t in 0..T {
             // SAFETY: the scales of these terms.
-            terms[t][0] = unsafe { x.term(t, d, sixteen_blocks(&quads, t)) };
+            terms[t][0] = unsafe { x.term(t, d, sixteen_columns(&quads, t)) };
         }
         terms
     }

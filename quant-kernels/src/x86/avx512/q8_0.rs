@@ -1,6 +1,7 @@
 //! Q8_0: codes become unsigned by flipping their top bit.
 
-use super::linear::{self, Linear, Terms, X, add_lane_pairs, fours, load, request, scales, sixteen_blocks};
+use super::fields::vector;
+use super::linear::{self, Linear, Terms, X, add_dword_twos, bytes, fours, load, request, sixteen_halves};
 use super::load::{Rows, low_f16};
 use super::panel::{self, Format, Panel, Steps};
 use crate::isa::Avx512;
@@ -50,27 +51,30 @@ impl Linear for Q8_0 {
     /// The codes, and -128 times their sum.
     #[inline]
     fn arrange(q: &[i8], sums: &[i16], [codes, offset, _]: [&mut [u8]; 3]) {
-        codes.iter_mut().zip(q).for_each(|(code, q)| *code = *q as u8);
+        codes.copy_from_slice(bytes(q));
         offset.copy_from_slice(&(-128 * (i32::from(sums[0]) + i32::from(sums[1]))).to_ne_bytes());
     }
 
+    /// 16 blocks are eight lines of 64 bytes and a half. Two blocks are 68 bytes, so pair `k` begins at byte `4 k` of
+    /// line `k`, where one permutation takes its codes from, and from the next line.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let quads = fours(|i| {
-            let codes = |k: usize| {
-                let p = w.wrapping_add(68 * (2 * i + k));
-                // SAFETY: two blocks of 16, 68 bytes together.
-                let pair = unsafe {
-                    let low = _mm512_castsi256_si512(_mm256_loadu_si256(p.add(2).cast()));
-                    _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(p.add(36).cast()))
-                };
-                let from = 68 * (2 * i + k);
-                let pair = request(w, from, from + 68, pair);
-                _mm512_xor_si512(pair, _mm512_set1_epi8(-128))
+        // SAFETY: the blocks' 544 bytes.
+        let line = |i: usize| unsafe {
+            let p = w.add(64 * i);
+            if i < 8 { load(p) } else { _mm512_castsi256_si512(_mm256_loadu_si256(p.cast())) }
+        };
+        let fours = fours(|i| {
+            let (a, b, c) = (line(2 * i), line(2 * i + 1), line(2 * i + 2));
+            let scales = _mm512_permutex2var_epi16(a, vector(const { scale_places() }[i]), b);
+            let codes = |k: usize, here, next| {
+                let codes = _mm512_permutex2var_epi16(here, vector(const { pairs() }[k]), next);
+                let codes = request(w, 64 * k, if k < 7 { 64 * (k + 1) } else { 544 }, codes);
+                _mm512_xor_si512(codes, _mm512_set1_epi8(-128))
             };
-            let (a, b) = (codes(0), codes(1));
+            let (first, second) = (codes(2 * i, a, b), codes(2 * i + 1, b, c));
             let mut dots = [zero; T];
             for t in 0..T {
                 // SAFETY: the activations of these four blocks.
@@ -78,18 +82,44 @@ impl Linear for Q8_0 {
                     let x = x.part(0, t).add(128 * i);
                     (load(x), load(x.add(64)))
                 };
-                dots[t] = add_lane_pairs(_mm512_dpbusd_epi32(zero, a, x0), _mm512_dpbusd_epi32(zero, b, x1));
+                let dot = |codes, x| _mm512_dpbusd_epi32(zero, codes, x);
+                dots[t] = add_dword_twos(dot(first, x0), dot(second, x1));
             }
-            dots
+            (_mm512_castsi512_si256(scales), dots)
         });
-        // SAFETY: 16 blocks.
-        let d = unsafe { scales::<34, 0>(w) };
+        let low = _mm256_unpacklo_epi64(fours[0].0, fours[1].0);
+        let high = _mm256_unpacklo_epi64(fours[2].0, fours[3].0);
+        let d = _mm512_cvtph_ps(_mm256_blend_epi32::<0xf0>(low, high));
         let mut terms = [[_mm512_setzero_ps(); 2]; T];
         for t in 0..T {
+            let sums = sixteen_halves([fours[0].1[t], fours[1].1[t], fours[2].1[t], fours[3].1[t]]);
             // SAFETY: 16 offsets, and the scales of these terms.
-            terms[t][0] =
-                unsafe { x.term(t, d, _mm512_add_epi32(sixteen_blocks(&quads, t), load(x.part(1, t)))) };
+            terms[t][0] = unsafe { x.term(t, d, _mm512_add_epi32(sums, load(x.part(1, t)))) };
         }
         terms
     }
+}
+
+/// For each pair of blocks: where its codes' words lie in the two lines that they begin and end in.
+const fn pairs() -> [[u8; 64]; 8] {
+    let mut order = [[0; 64]; 8];
+    let mut i = 0;
+    while i < 8 * 32 {
+        let (k, word) = (i / 32, i % 32);
+        order[k][2 * word] = (2 * k + 1 + word / 16 + word) as u8;
+        i += 1;
+    }
+    order
+}
+
+/// For each two pairs of blocks: where their scales lie in the two lines that they begin in; the same in each qword.
+const fn scale_places() -> [[u8; 64]; 4] {
+    let mut order = [[0; 64]; 4];
+    let mut i = 0;
+    while i < 4 * 32 {
+        let (two, block) = (i / 32, i % 4);
+        order[two][2 * (i % 32)] = (4 * two + block / 2 * 34 + block % 2 * 17) as u8;
+        i += 1;
+    }
+    order
 }

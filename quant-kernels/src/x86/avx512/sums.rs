@@ -29,19 +29,6 @@ pub(super) fn fours<R>(f: impl Fn(usize) -> R) -> [R; 4] {
     [f(0), f(1), f(2), f(3)]
 }
 
-/// [`fours`] of long functions: inlined one after the other, they would be interleaved and run out of registers.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) fn fours_apart<R>(f: impl Fn(usize) -> R) -> [R; 4] {
-    [apart(&f, 0), apart(&f, 1), apart(&f, 2), apart(&f, 3)]
-}
-
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn apart<R>(f: &impl Fn(usize) -> R, i: usize) -> R {
-    f(i)
-}
-
 /// The sums of four blocks for each token, from partial sums in all lanes: 128-bit lane `k` has those of block `k`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -49,6 +36,51 @@ pub(super) fn four_blocks<const T: usize>(block: impl Fn(usize) -> [__m512i; T])
     let ab = join_blocks(block(0), block(1));
     let cd = join_blocks(block(2), block(3));
     join_blocks(ab, cd)
+}
+
+/// The sums of four blocks for each token, from partial sums in all lanes: dword `k` of each 128-bit lane has those of the
+/// lane in block `k`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) fn four_columns<const T: usize>(block: impl Fn(usize) -> [__m512i; T]) -> [__m512i; T] {
+    let (ab, cd) = (join_columns(block(0), block(1)), join_columns(block(2), block(3)));
+    let mut out = ab;
+    for t in 0..T {
+        out[t] = add_qword_twos(ab[t], cd[t]);
+    }
+    out
+}
+
+/// [`add_dword_twos`] for each token.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn join_columns<const T: usize>(a: [__m512i; T], b: [__m512i; T]) -> [__m512i; T] {
+    let mut out = a;
+    for t in 0..T {
+        out[t] = add_dword_twos(a[t], b[t]);
+    }
+    out
+}
+
+/// In each 128-bit lane: (a0 + a2, b0 + b2, a1 + a3, b1 + b3).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn add_dword_twos(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b))
+}
+
+/// In each 128-bit lane: (a0 + a2, a1 + a3, b0 + b2, b1 + b3).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn add_qword_twos(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b))
+}
+
+/// The sums of 16 blocks in order, for token `t`, from four times those of [`four_columns`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn sixteen_columns<const T: usize>(quads: &[[__m512i; T]; 4], t: usize) -> __m512i {
+    add_lanes([quads[0][t], quads[1][t], quads[2][t], quads[3][t]])
 }
 
 /// [`add_lane_pairs`] for each token.
@@ -106,9 +138,19 @@ fn add_dwords(v: [__m512i; 4]) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn add_lane_dwords(v: [__m512i; 4]) -> __m512i {
-    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
-    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
-    _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+    add_qword_twos(add_dword_twos(v[0], v[1]), add_dword_twos(v[2], v[3]))
+}
+
+/// Eight registers, two blocks in the halves of each and two of them joined by [`add_dword_twos`], to the sums of the 16
+/// blocks in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn sixteen_halves(v: [__m512i; 4]) -> __m512i {
+    let (low, high) = (add_qword_twos(v[0], v[1]), add_qword_twos(v[2], v[3]));
+    // Lanes 0 and 1 have sums of the first blocks of pairs, lanes 2 and 3 those of the second ones.
+    let even = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 16, 24, 17, 25, 18, 26, 19, 27);
+    let odd = _mm512_setr_epi32(4, 12, 5, 13, 6, 14, 7, 15, 20, 28, 21, 29, 22, 30, 23, 31);
+    _mm512_add_epi32(_mm512_permutex2var_epi32(low, even, high), _mm512_permutex2var_epi32(low, odd, high))
 }
 
 /// Dword 0 of every lane of four registers, in order.

@@ -1,6 +1,6 @@
 //! TQ2_0: two-bit codes less one, no scales inside the block.
 
-use super::linear::{Linear, Terms, X, four_blocks, fours_apart, load, request, scales, sixteen_blocks};
+use super::linear::{Linear, Terms, X, four_blocks, fours, load, request, scales, sixteen_blocks};
 use super::load::{Rows, high_f16};
 use super::panel::{self, Format, Panel, Steps};
 use super::two_bits;
@@ -52,7 +52,7 @@ impl Linear for TQ20 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
-        let quads = fours_apart(|i| {
+        let quads = fours(|i| {
             let w = w.wrapping_add(4 * 66 * i);
             four_blocks(|k| {
                 // SAFETY: the 64 bytes of codes of block `4i + k`.

@@ -1,6 +1,7 @@
 //! Two-bit codes in the order of Q2_K, Q3_K and TQ2_0: each 32 bytes hold 128 values, bit pair `j` of byte `l` being
 //! value `32 j + l`.
 
+use super::linear::bytes;
 use super::load::Rows;
 use std::arch::x86_64::*;
 
@@ -23,7 +24,7 @@ pub(super) fn codes(planes: __m512i) -> [__m512i; 4] {
 pub(super) fn arrange(q: &[i8], out: &mut [u8]) {
     let q = q.as_chunks::<32>().0;
     for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        *out = q[4 * (i % 2) + i / 2].map(|q| q as u8);
+        out.copy_from_slice(bytes(&q[4 * (i % 2) + i / 2]));
     }
 }
 
@@ -35,18 +36,6 @@ pub(super) fn arrange_sums(sums: &[i16], factor: i16, out: [&mut [u8]; 2]) {
             *out = (factor * sum).to_ne_bytes();
         }
     }
-}
-
-/// Shuffle of 16 bytes, one to a sub-block: in lane `l` the byte of the sub-block that register `j` of [`codes`] has
-/// there, as eight equal i16.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn sub_block_words(j: usize) -> __m512i {
-    let word = |l: usize| {
-        let byte = (8 * (l / 2) + 2 * j + l % 2) as i64;
-        0x8000_8000_8000_8000_u64 as i64 | (byte * 0x0001_0001_0001_0001)
-    };
-    _mm512_setr_epi64(word(0), word(0), word(1), word(1), word(2), word(2), word(3), word(3))
 }
 
 /// Shuffle of the bytes of every dword: `bytes` has the number of each, or 0x80 for zero.
