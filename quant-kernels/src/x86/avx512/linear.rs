@@ -133,6 +133,9 @@ pub(super) unsafe fn tile<L: Linear, const T: usize>(tile: &mut Tile<'_>) {
             place = place.wrapping_add(16);
         };
         for bytes in units {
+            if let Some(next) = tile.next {
+                request_next(tile.weight, bytes, next);
+            }
             // SAFETY: the blocks of 16 terms; activations go on for as many from `first` on.
             keep(unsafe { L::terms::<T>(bytes.as_ptr(), from_block::<L>(x, first)) });
             first += unit;
@@ -157,6 +160,21 @@ pub(super) unsafe fn tile<L: Linear, const T: usize>(tile: &mut Tile<'_>) {
     }
     tile.scratch.acc = buffer;
     tile.scratch.arranged = arranged;
+}
+
+/// Requests of the tile's next weights, which do not follow in memory, what a unit of blocks near the tile's end requests in
+/// vain from beyond it.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn request_next(tile: &[u8], unit: &[u8], next: &[u8]) {
+    let end = tile.as_ptr_range().end.addr();
+    let ahead = unit.as_ptr_range().end.addr() + AHEAD;
+    if ahead > end {
+        let to = ahead - end;
+        for line in (to.saturating_sub(unit.len())..to).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T0>(next.as_ptr().wrapping_add(line).cast());
+        }
+    }
 }
 
 /// The activations from block `first` on.
