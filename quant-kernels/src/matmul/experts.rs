@@ -182,11 +182,18 @@ impl ExpertScratch {
             // A panic elsewhere leaves nothing half-written that this task reads.
             let acts = acts.read().unwrap_or_else(PoisonError::into_inner);
             let mut worker = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+            // Workers claim tasks in turn, so this one's next is as many tasks on as there are workers.
+            let next = self.tasks.get(task + parallel.threads()).and_then(|next| {
+                let part = parts[next.projection].as_ref()?;
+                let first_row = self.chosen[next.rank] as usize * part.rows + next.first_row;
+                Some(part.weight.slice_rows(first_row, next.rows).bytes)
+            });
             let job = Job {
                 weight: part.weight.slice_rows(expert * part.rows, part.rows),
                 bias: part.bias.map(|bias| &bias[expert * part.rows..][..part.rows]),
                 out: part.out,
                 out_tokens: Some(self.places_of(expert)),
+                next,
                 acts: &acts,
                 kernels: part.plan.kernels,
                 reference: part.plan.reference,

@@ -125,6 +125,8 @@ struct Job<'a> {
     out: Shared<'a, f32>,
     /// The output row of each token, if not in order.
     out_tokens: Option<&'a [u32]>,
+    /// The rows of the task after this one, if they do not follow in memory.
+    next: Option<&'a [u8]>,
     acts: &'a Acts,
     kernels: &'a TypeKernels,
     /// Set in the reference mode: the kernels of dequantized rows.
@@ -209,6 +211,7 @@ impl Kernels {
             bias: p.bias,
             out: Shared::new(p.out),
             out_tokens: None,
+            next: None,
             acts: &acts[kind as usize],
             kernels,
             reference,
@@ -274,6 +277,7 @@ impl Job<'_> {
             first_row: first,
             stride: self.weight.rows,
             out_tokens: self.out_tokens,
+            next: self.next,
         };
         let Some(float) = self.reference else {
             return (self.kernels.tile)(&mut tile);

@@ -101,12 +101,27 @@ pub struct Tile<'a> {
     pub(crate) stride: usize,
     /// The output row of each token; `None`: the token's number.
     pub(crate) out_tokens: Option<&'a [u32]>,
+    /// The rows that this worker will probably multiply next; `None`: those that follow in memory.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only kernels that prefetch read it"))]
+    pub(crate) next: Option<&'a [u8]>,
 }
 
 impl<'a> Tile<'a> {
     /// The bytes of row `row` of the tile.
     pub fn row(&self, row: usize) -> &'a [u8] {
         &self.weight[row * self.row_bytes..][..self.row_bytes]
+    }
+
+    /// Where the weights are that come `rows` rows after the first one, which may be beyond the last: to be prefetched.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub(crate) fn ahead(&self, rows: usize) -> *const u8 {
+        match self.next {
+            Some(next) if rows >= self.rows => {
+                next.as_ptr().wrapping_add((rows - self.rows) * self.row_bytes)
+            }
+            _ => self.weight.as_ptr().wrapping_add(rows * self.row_bytes),
+        }
     }
 
     /// Stores one dot product, with the bias added.

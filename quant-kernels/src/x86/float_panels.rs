@@ -15,6 +15,9 @@ pub(super) const COLS: usize = 1024;
 /// Bytes of a panel of weights: half of a common L2.
 const PANEL: usize = 512 << 10;
 
+/// Bytes of weights that are fetched from the second-level cache ahead of their use.
+const AHEAD: usize = 2048;
+
 /// Rows of a panel whose values have so many bytes.
 pub(super) const fn panel_rows(bytes: usize) -> usize {
     PANEL / (COLS * bytes)
@@ -128,12 +131,25 @@ pub(super) unsafe fn multiply<L: Load<PARTS>, const PARTS: usize, const R: usize
         groups > 0 && (T - 1) * acc_stride + groups * R * LANES <= panels.acc.len(),
         "accumulators too short"
     );
-    let mut next = panels.next.chunks(LANES);
-    let lines = next.len().div_ceil(groups);
+    let lines = panels.next.len().div_ceil(LANES * groups);
     for group in 0..groups {
-        for line in next.by_ref().take(lines) {
+        let next = panels.next.as_ptr().wrapping_add(group * lines * LANES);
+        for line in 0..lines {
             // SAFETY: a hint; it reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line * LANES).cast()) };
+        }
+        if panels.resume {
+            // The sums of the next rows, or of the next tokens' first rows, which rest in the last-level cache.
+            let (token, row) = if group + 1 < groups { (0, group + 1) } else { (T, 0) };
+            let at = panels.acc.as_ptr().wrapping_add(token * acc_stride + row * R * LANES);
+            for t in 0..T {
+                for r in 0..R {
+                    // SAFETY: a hint; it reads nothing.
+                    unsafe {
+                        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(t * acc_stride + r * LANES).cast())
+                    };
+                }
+            }
         }
         // SAFETY: the panels and accumulators are long enough, checked.
         unsafe { micro::<L, PARTS, R, T>(&mut panels, group) };
@@ -168,6 +184,9 @@ unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usi
             }
         }
         for _ in 0..panels.steps {
+            for line in (0..R * row_bytes).step_by(64) {
+                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD + line).cast());
+            }
             for part in 0..PARTS {
                 let mut weights = [L::zero(); R];
                 for r in 0..R {

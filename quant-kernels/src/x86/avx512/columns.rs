@@ -255,11 +255,10 @@ unsafe fn run<C: Columns, const T: usize>(tile: &mut Tile<'_>) {
     let len = sizes.iter().sum::<usize>() * blocks;
     let fill = |all: &mut [u8]| arrange::<C, T>(tile.acts, all, sizes);
     let x = arranged.get::<(C, [u8; T])>(tile.acts.stamp, len, fill).as_ptr();
-    let far = 16 * tile.row_bytes;
-    let far = if far <= FAR { far } else { 0 };
+    let far = 16 * tile.row_bytes <= FAR;
     for row in (0..tile.rows).step_by(16) {
         let here = tile.weight.as_ptr().wrapping_add(row * tile.row_bytes);
-        let next = here.wrapping_add(16 * tile.row_bytes);
+        let (next, after) = (tile.ahead(row + 16), tile.ahead(row + if far { 32 } else { 16 }));
         let live = (tile.rows - row).min(16);
         let mut rows = Rows { base: here, stride: tile.row_bytes };
         if live < 16 {
@@ -275,8 +274,8 @@ unsafe fn run<C: Columns, const T: usize>(tile: &mut Tile<'_>) {
             let [codes, words, scales] = sizes;
             let quads =
                 Quads { codes: x, words: x.wrapping_add(codes), scales: x.wrapping_add(codes + words) };
-            let near = next.wrapping_add(16 * b * C::BYTES);
-            let ahead = Ahead { near, far: near.wrapping_add(far) };
+            let at = 16 * b * C::BYTES;
+            let ahead = Ahead { near: next.wrapping_add(at), far: after.wrapping_add(at) };
             // SAFETY: block `b` of 16 rows of the tile, or of the staging buffer, and of the arranged activations.
             unsafe { C::columns::<T>(rows, quads, ahead, &mut acc) };
             rows.base = rows.base.wrapping_add(C::BYTES);
