@@ -187,7 +187,11 @@ impl<F: Fold> Dots<'_, F> {
         group: usize,
     ) {
         let (vectors, lanes, count) = (self.ins / 16, 16 / P::PARTS, R / F::PARTS);
-        let planes: [_; G] = std::array::from_fn(|g| planes.of((group + g) * vectors, vectors));
+        // not by a closure, which the compiler may leave a call
+        let mut planes = [*planes; G];
+        for (g, planes) in planes.iter_mut().enumerate() {
+            *planes = planes.of((group + g) * vectors, vectors);
+        }
         let mut sums = [[[0; LANES]; R]; G];
         for part in 0..P::PARTS {
             let mut acc = [[p.zero(); R]; G];

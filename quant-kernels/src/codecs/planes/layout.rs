@@ -3,6 +3,7 @@
 use super::ops::PlaneOps;
 
 /// The planes of a page of `BITS` bits.
+#[derive(Clone, Copy)]
 pub(super) struct Unpack<'a, const BITS: usize> {
     pairs: [&'a [[u8; 64]]; 4],
     singles: &'a [[u8; 32]],
