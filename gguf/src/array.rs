@@ -52,7 +52,7 @@ impl<'a> Array<'a> {
     /// [`Error::WrongType`] if the elements are not strings.
     pub fn strs(&self) -> Result<impl ExactSizeIterator<Item = &'a str> + Clone + use<'a>> {
         self.check(self.element == ValueType::Str, "array of string")?;
-        Ok(self.values().map(|value| value.as_str().unwrap_or_default()))
+        Ok(Strs { left: self.len, cursor: Cursor::new(self.payload, self.encoding) })
     }
 
     /// The booleans of an array of booleans.
@@ -116,14 +116,19 @@ impl<'a> Array<'a> {
         Err(Error::WrongType { key: self.key.to_owned(), expected, found })
     }
 
-    /// The integers as `T`, after a pass over them that makes sure that each fits.
+    /// The integers as `T`, after a pass over them that makes sure that each fits where their type does not.
     fn integers<T: TryFrom<i128> + Default>(
         &self,
         expected: &'static str,
     ) -> Result<impl ExactSizeIterator<Item = T> + Clone + use<'a, T>> {
         self.check(self.element.is_integer(), expected)?;
         let integer = |value: Value<'a>| value.as_integer().unwrap_or_default();
-        if let Some(value) = self.values().map(integer).find(|&value| T::try_from(value).is_err()) {
+        let any_fits = self
+            .element
+            .integers()
+            .is_some_and(|(least, most)| [least, most].map(T::try_from).iter().all(Result::is_ok));
+        let misfit = || self.values().map(integer).find(|&value| T::try_from(value).is_err());
+        if !any_fits && let Some(value) = misfit() {
             return Err(Error::OutOfRange { key: self.key.to_owned(), expected, value });
         }
         Ok(self.values().map(move |value| T::try_from(integer(value)).unwrap_or_default()))
@@ -185,3 +190,31 @@ impl<'a> Iterator for Values<'a> {
 }
 
 impl ExactSizeIterator for Values<'_> {}
+
+/// The elements of an [`Array`] of strings, without the detour by [`Value`].
+#[derive(Clone)]
+struct Strs<'a> {
+    left: usize,
+    cursor: Cursor<'a>,
+}
+
+impl<'a> Iterator for Strs<'a> {
+    type Item = &'a str;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a str> {
+        self.left = self.left.checked_sub(1)?;
+        let text = self.cursor.next_str();
+        // As in `Values`: only a file that someone changes meanwhile can fail now.
+        if text.is_none() {
+            self.left = 0;
+        }
+        text
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Strs<'_> {}

@@ -67,7 +67,22 @@ impl ValueType {
 
     /// Whether it is one of the eight integer types.
     pub const fn is_integer(self) -> bool {
-        !matches!(self, Self::F32 | Self::F64 | Self::Bool | Self::Str | Self::Array)
+        self.integers().is_some()
+    }
+
+    /// The least and the largest number of an integer type.
+    pub(crate) const fn integers(self) -> Option<(i128, i128)> {
+        Some(match self {
+            Self::U8 => (0, u8::MAX as i128),
+            Self::I8 => (i8::MIN as i128, i8::MAX as i128),
+            Self::U16 => (0, u16::MAX as i128),
+            Self::I16 => (i16::MIN as i128, i16::MAX as i128),
+            Self::U32 => (0, u32::MAX as i128),
+            Self::I32 => (i32::MIN as i128, i32::MAX as i128),
+            Self::U64 => (0, u64::MAX as i128),
+            Self::I64 => (i64::MIN as i128, i64::MAX as i128),
+            Self::F32 | Self::F64 | Self::Bool | Self::Str | Self::Array => return None,
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod error;
 mod fingerprint;
 pub mod memory;
 mod model;
+mod prefault;
 pub mod quality;
 pub mod sample;
 mod stop;

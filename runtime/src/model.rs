@@ -1,16 +1,17 @@
 //! A model: its file, its weights ready to run, its vocabulary.
 
 use crate::backend::Backend;
+use crate::prefault::Prefault;
 use crate::sample::Pieces;
-use crate::{Error, SamplerConfig, memory};
+use crate::{Error, SamplerConfig};
 use quant_gguf::Gguf;
-use quant_kernels::{Isa, Parallel};
+use quant_kernels::Isa;
 use quant_kvcache::KvCache;
 use quant_models::{Context, Decoder, ModelInfo, NoProbe, Span};
 use quant_tokenizer::{DecoderState, Tokenizer};
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 /// A model, shared by any number of engines. It is immutable, and its weights stay where they are in the file.
 #[derive(Debug)]
@@ -19,11 +20,13 @@ pub struct Model {
     decoder: Decoder,
     /// A file without a vocabulary that we read still computes logits.
     tokenizer: Result<Tokenizer, Arc<quant_tokenizer::Error>>,
-    prefaulted: Once,
+    /// Dropped with the model: nothing is mapped for one that is gone.
+    _prefault: Prefault,
 }
 
 impl Model {
-    /// Opens a GGUF file (of a split one, any part) and gets it ready.
+    /// Opens a GGUF file (of a split one, any part) and gets it ready. A thread of its own asks the system for the
+    /// weights' pages meanwhile and shortly after, unless they are more than half of the memory that is free.
     ///
     /// # Errors
     /// [`Error::Gguf`] for a file that is missing or damaged, [`Error::Models`] for a model that can't be run.
@@ -37,15 +40,9 @@ impl Model {
     /// As [`Model::load`].
     pub fn from_gguf(file: Gguf) -> Result<Arc<Self>, Error> {
         let decoder = quant_models::load(&file)?;
+        let _prefault = Prefault::start(&decoder);
         let tokenizer = Tokenizer::from_gguf(&file).map_err(Arc::new);
-        Ok(Arc::new(Self { file, decoder, tokenizer, prefaulted: Once::new() }))
-    }
-
-    /// Has the weights mapped before their first use, once, unless that could drive other things out of memory.
-    pub(crate) fn prefault(&self, parallel: &dyn Parallel) {
-        if self.decoder.dense_bytes() <= memory::available_bytes() / 2 {
-            self.prefaulted.call_once(|| self.decoder.prefault(parallel));
-        }
+        Ok(Arc::new(Self { file, decoder, tokenizer, _prefault }))
     }
 
     /// Shape and size.

@@ -2,7 +2,7 @@
 
 use crate::bytes::{SPELLING, spell};
 use crate::error::Error;
-use crate::hash::{Merge, NONE, PairMap};
+use crate::hash::{MAX_MERGES, Merge, NONE, PairMap};
 use crate::merge::{Merger, stretches};
 use crate::pre::PreTokenizer;
 use crate::vocabulary::Vocabulary;
@@ -102,7 +102,7 @@ fn read_merges<'a>(
     vocabulary: &Vocabulary,
     merges: impl ExactSizeIterator<Item = &'a str>,
 ) -> Result<PairMap, Error> {
-    let mut map = PairMap::with_capacity(merges.len().min(crate::hash::MAX_TOKENS));
+    let mut map = PairMap::with_capacity(merges.len());
     let mut whole = Vec::new();
     let mut last = 0;
     for (index, line) in merges.enumerate() {
@@ -111,7 +111,10 @@ fn read_merges<'a>(
             u32::try_from(index).map_err(|_| Error::TooLarge { what: "merges", limit: u32::MAX as usize })?;
         // The left half has at least one character, which may be a space where a file isn't byte-level after all.
         let first = line.chars().next().map_or(0, char::len_utf8);
-        let space = line[first..].find(' ').ok_or_else(|| fault("there is no space between two tokens"))?;
+        let space = line.as_bytes()[first..]
+            .iter()
+            .position(|&b| b == b' ')
+            .ok_or_else(|| fault("there is no space between two tokens"))?;
         let (left, right) = (&line[..first + space], &line[first + space + 1..]);
         let id = |text| vocabulary.id(text).ok_or_else(|| fault("a half of it is not a token"));
         let (l, r) = (id(left)?, id(right)?);
@@ -126,7 +129,9 @@ fn read_merges<'a>(
             vocabulary.id_of_bytes(&whole).ok_or_else(|| fault("the two together are not a token"))?
         };
         last = merged;
-        map.insert(l, r, Merge { rank, id: merged });
+        if !map.insert(l, r, Merge { rank, id: merged }) {
+            return Err(Error::TooLarge { what: "merges", limit: MAX_MERGES });
+        }
     }
     Ok(map)
 }

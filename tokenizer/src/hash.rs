@@ -12,6 +12,9 @@ pub(crate) const MAX_TOKENS: usize = (1 << 24) - 2;
 const ID_BITS: u32 = 24;
 const ID_MASK: u32 = (1 << ID_BITS) - 1;
 
+/// Most merges: a slot holds one's number in the same way.
+pub(crate) const MAX_MERGES: usize = MAX_TOKENS;
+
 /// Multiply to 128 bits and fold: every input bit reaches every output bit.
 fn fold(word: u64) -> u64 {
     let product = u128::from(word ^ 0x9E37_79B9_7F4A_7C15) * u128::from(0xD6E8_FEB8_6659_FD93_u64);
@@ -102,67 +105,79 @@ pub(crate) struct Merge {
     pub(crate) id: u32,
 }
 
+/// A merge and the pair that it is for.
 #[derive(Debug, Clone, Copy)]
-struct Slot {
-    pair: u64,
+struct Rule {
+    left: u32,
+    right: u32,
     merge: Merge,
 }
 
-/// An empty slot holds the pair of two absent tokens, which is never inserted; its rank says that it's no merge.
-const EMPTY: Slot = Slot { pair: u64::MAX, merge: Merge { rank: u32::MAX, id: NONE } };
-
-/// Pair of token ids to merge.
+/// Pair of token ids to merge. The rules lie in the order in which they came; a slot holds the number of one and 8
+/// bits of the hash, so that the table that lookups hit at random is small and one that fails rarely reads a rule.
 #[derive(Debug, Clone)]
 pub(crate) struct PairMap {
-    slots: Vec<Slot>,
-    used: usize,
-    shift: u32,
+    slots: Vec<u32>,
+    rules: Vec<Rule>,
 }
 
 impl PairMap {
     pub(crate) fn with_capacity(merges: usize) -> Self {
-        let slots = slots_for(merges);
-        Self { slots: vec![EMPTY; slots], used: 0, shift: 64 - slots.trailing_zeros() }
+        let merges = merges.min(MAX_MERGES);
+        Self { slots: vec![0; slots_for(merges)], rules: Vec::with_capacity(merges) }
     }
 
     /// What `left` and `right` merge to.
+    #[inline]
     pub(crate) fn get(&self, left: u32, right: u32) -> Option<Merge> {
-        let slot = self.slots[self.find(pair(left, right))];
-        (slot.merge.rank != u32::MAX).then_some(slot.merge)
+        self.find(left, right).ok()
     }
 
-    /// Adds a merge; the first of two for the same pair stays. `left` and `right` are tokens, not [`NONE`].
-    pub(crate) fn insert(&mut self, left: u32, right: u32, merge: Merge) {
-        if slots_for(self.used + 1) > self.slots.len() {
-            let old = std::mem::replace(self, Self::with_capacity((self.used + 1) * 2));
-            for slot in old.slots.into_iter().filter(|slot| slot.pair != EMPTY.pair) {
-                self.place(slot);
+    /// Adds a merge; the first of two for the same pair stays. False if there are [`MAX_MERGES`] already.
+    #[must_use]
+    pub(crate) fn insert(&mut self, left: u32, right: u32, merge: Merge) -> bool {
+        if slots_for(self.rules.len() + 1) > self.slots.len() {
+            self.slots = vec![0; self.slots.len() * 2];
+            for number in 0..self.rules.len() {
+                let Rule { left, right, .. } = self.rules[number];
+                // It is not there yet: no two rules are for one pair.
+                if let Err((position, tag)) = self.find(left, right) {
+                    self.slots[position] = (tag << ID_BITS) | (number as u32 + 1);
+                }
             }
         }
-        self.place(Slot { pair: pair(left, right), merge });
-    }
-
-    fn place(&mut self, slot: Slot) {
-        let position = self.find(slot.pair);
-        if self.slots[position].pair == EMPTY.pair {
-            self.slots[position] = slot;
-            self.used += 1;
+        if let Err((position, tag)) = self.find(left, right) {
+            if self.rules.len() == MAX_MERGES {
+                return false;
+            }
+            self.rules.push(Rule { left, right, merge });
+            self.slots[position] = (tag << ID_BITS) | self.rules.len() as u32;
         }
+        true
     }
 
-    /// The slot of `pair`, or the empty one where it would go. There is always an empty slot.
-    fn find(&self, pair: u64) -> usize {
+    /// The merge, or else the empty slot and the tag to put there. There is always an empty slot.
+    #[inline]
+    fn find(&self, left: u32, right: u32) -> Result<Merge, (usize, u32)> {
+        // The upper half of the product depends on both ids: 24 bits and more choose the slot, the 8 below the tag.
+        let hash = ((u64::from(left) << 32) | u64::from(right)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let tag = (hash >> 24) as u32 & 0xFF;
         let mask = self.slots.len() - 1;
-        let mut position = (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize;
-        while self.slots[position].pair != pair && self.slots[position].pair != EMPTY.pair {
+        let mut position = (hash >> 32) as usize & mask;
+        loop {
+            let slot = self.slots[position];
+            if slot == 0 {
+                return Err((position, tag));
+            }
+            if slot >> ID_BITS == tag {
+                let rule = &self.rules[(slot & ID_MASK) as usize - 1];
+                if (rule.left, rule.right) == (left, right) {
+                    return Ok(rule.merge);
+                }
+            }
             position = (position + 1) & mask;
         }
-        position
     }
-}
-
-fn pair(left: u32, right: u32) -> u64 {
-    (u64::from(left) << 32) | u64::from(right)
 }
 
 #[cfg(test)]
@@ -189,9 +204,9 @@ mod tests {
     fn pair_map_keeps_the_first_of_two() {
         let mut map = PairMap::with_capacity(0);
         for i in 0..1000 {
-            map.insert(i, i * 3, Merge { rank: i, id: i + 1 });
+            assert!(map.insert(i, i * 3, Merge { rank: i, id: i + 1 }));
         }
-        map.insert(5, 15, Merge { rank: 0, id: 0 });
+        assert!(map.insert(5, 15, Merge { rank: 0, id: 0 }));
         for i in 0..1000 {
             assert_eq!(map.get(i, i * 3), Some(Merge { rank: i, id: i + 1 }));
         }

@@ -35,6 +35,7 @@ Tasks:
       [--models SHAPE:TYPE,..] [--threads 1,2] [--reps N] [--no-peer] [--json FILE]
   peers                 whole models in llama.cpp and quant, interleaved, with the ratios
       [--models SHAPE:TYPE,..] [--threads 1,2] [--reps N] [-p 512] [-n 64] [--json FILE]
+      [--neighbour]     while another thread keeps a core busy
   peers kv-quality [MODEL] [-f IDS,..] [--ctx 1024] [--chunks 4] [--kv POLICY;..] [--json FILE]
                         what compressed KV caches cost in quality, ours and llama.cpp's each from its own f16 cache, on
                         token ids in files; without words the bundled model on its held-out stories
@@ -54,6 +55,10 @@ fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let task = args.next().unwrap_or_default();
     let rest: Vec<String> = args.collect();
+    if rest.iter().any(|word| word == "--help" || word == "-h") {
+        print!("{HELP}");
+        return Ok(());
+    }
     match task.as_str() {
         "tidy" => tidy::run(),
         "targets" => targets::run(),

@@ -7,8 +7,9 @@ use crate::probe::{Point, Probe};
 use crate::rows::{TILE_ROWS, for_each, sized};
 use crate::span::{LogitsWanted, Span};
 use crate::{Error, ModelInfo, balance};
+use quant_gguf::Bytes;
 use quant_kernels::rope::Rope;
-use quant_kernels::{Kernels, Parallel, residual};
+use quant_kernels::{Kernels, residual};
 use quant_kvcache::{KvCache, Layer as KvLayer, PAGE, Policy, offset_of};
 
 /// What an architecture crate puts together from a file.
@@ -62,21 +63,10 @@ impl Decoder {
         &self.parts.info
     }
 
-    /// Bytes of the weights that every pass reads from end to end.
-    pub fn dense_bytes(&self) -> u64 {
-        self.dense().map(Matrix::bytes).sum()
-    }
-
-    /// Has the system map those weights, a matrix at a time by each worker: a first pass that meets them page by
-    /// page takes longer. Files that are not in memory are read; see [`quant_gguf::Bytes::prefault`].
-    pub fn prefault(&self, parallel: &dyn Parallel) {
-        let matrices: Vec<&Matrix> = self.dense().collect();
-        for_each(parallel, matrices.into_iter(), |_, matrix| matrix.prefault());
-    }
-
-    fn dense(&self) -> impl Iterator<Item = &Matrix> {
+    /// The weights that every pass reads from end to end, in the order of their use, as they lie in the file.
+    pub fn dense_weights(&self) -> impl Iterator<Item = &Bytes> {
         let Parts { layers, output, .. } = &self.parts;
-        layers.iter().flat_map(Layer::matrices).chain([output.matrix()])
+        layers.iter().flat_map(Layer::matrices).chain([output.matrix()]).map(Matrix::weights)
     }
 
     /// What a KV cache for this model keeps, layer by layer.

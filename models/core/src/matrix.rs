@@ -43,9 +43,9 @@ impl Matrix {
         self.bytes.len() as u64
     }
 
-    /// Has the system map the weights; see [`Bytes::prefault`].
-    pub(crate) fn prefault(&self) {
-        self.bytes.prefault();
+    /// The weights as they lie in the file.
+    pub(crate) fn weights(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// As the kernels take it.

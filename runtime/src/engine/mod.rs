@@ -66,7 +66,6 @@ impl Engine {
         let plan = options.plan(model)?;
         let team = Arc::new(Team::new(plan.threads)?);
         let kernels = Arc::new(Kernels::new(options.isa));
-        model.prefault(&*team);
         let cache =
             KvCache::new(model.decoder().kv_layers(&options.kv, &kernels)?, &options.kv, plan.budget)?;
         let cache = options.with_spill(cache)?;

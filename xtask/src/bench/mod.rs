@@ -7,6 +7,7 @@ mod kernels;
 mod kv_peers;
 mod kv_quality;
 mod models;
+mod neighbour;
 pub mod peers;
 mod plan;
 mod start;
@@ -42,6 +43,8 @@ pub struct Options {
     decode: usize,
     /// Whether kernels and starts are compared with the peer.
     peer: bool,
+    /// `peers` measures while another thread computes.
+    neighbour: bool,
     /// Where to write the figures.
     json: Option<PathBuf>,
 }
@@ -63,6 +66,7 @@ impl Options {
             prefill: 512,
             decode: 64,
             peer: true,
+            neighbour: false,
             json: None,
         };
         let mut parser = lexopt::Parser::from_args(args);
@@ -81,6 +85,7 @@ impl Options {
                 Short('p') => options.prefill = parser.value()?.parse()?,
                 Short('n') => options.decode = parser.value()?.parse()?,
                 Long("no-peer") => options.peer = false,
+                Long("neighbour") => options.neighbour = true,
                 Long("json") => options.json = Some(parser.value()?.into()),
                 _ => bail!(arg.unexpected()),
             }

@@ -1,6 +1,7 @@
 //! `cargo xtask peers`: llama.cpp and quant on the same files, interleaved, with the ratios.
 
 use super::engine::Engine;
+use super::neighbour::Neighbour;
 use super::{Options, build_ours, build_peer};
 use crate::model;
 use crate::report::{self, Samples, cell};
@@ -28,6 +29,7 @@ pub fn run(args: Vec<String>) -> Result<()> {
             }
             for (job, count) in [("prefill", options.prefill), ("decode", options.decode)] {
                 let tokens = if job == "prefill" { count as f64 } else { 1.0 };
+                let _neighbour = options.neighbour.then(Neighbour::start);
                 let [quant, on, off] =
                     interleave(&mut engines, &format!("{job} {count}"), tokens, options.reps)?;
                 let better = better(&on, &off);

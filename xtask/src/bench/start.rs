@@ -1,5 +1,6 @@
 //! `cargo xtask bench start`: from the start of a process to the first token of a 16-token prompt, ours against the
-//! peer, files in the page cache.
+//! peer. Files are in the page cache for both, as quant has read them there: how large the pages are in which a file
+//! lies there, and so what mapping it costs, depends on who read or wrote it.
 
 use super::engine::Engine;
 use super::{Options, build_ours, build_peer};
@@ -26,6 +27,7 @@ pub fn run(options: &Options) -> Result<Vec<Value>> {
     let mut rows = vec![report::head(&head)];
     let mut results = Vec::new();
     for file in model::files(&options.models(&MODELS))? {
+        forget(&file.path);
         for &threads in &options.threads {
             let mut starts = [const { Samples::new() }; 3];
             // One round more, which brings files and programs into memory.
@@ -68,6 +70,17 @@ pub fn run(options: &Options) -> Result<Vec<Value>> {
     println!("\nprocess start to the first token after 16, ms:\n");
     report::table(&rows);
     Ok(results)
+}
+
+/// Has the system drop a file from the page cache, where there is the means: without it the file stays as it was written.
+fn forget(path: &Path) {
+    let mut input = std::ffi::OsString::from("if=");
+    input.push(path);
+    let dropped = Command::new("sync").arg(path).status().is_ok()
+        && Command::new("dd").arg(input).args(["iflag=nocache", "count=0", "status=none"]).status().is_ok();
+    if !dropped {
+        eprintln!("{}: stays in the page cache as it was written", path.display());
+    }
 }
 
 /// Seconds until a new process has told its first token.
