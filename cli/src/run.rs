@@ -243,6 +243,7 @@ fn stats_json(stats: &Stats) -> serde_json::Value {
     json!({
         "prompt_tokens": stats.prompt_tokens,
         "reused_tokens": stats.reused_tokens,
+        "moved_tokens": stats.moved_tokens,
         "shifted_tokens": stats.shifted_tokens,
         "generated_tokens": stats.generated_tokens,
         "prefill_seconds": stats.prefill.as_secs_f64(),

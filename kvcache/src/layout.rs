@@ -230,6 +230,11 @@ impl Layout {
         for (window, of_group) in members {
             groups.push(maker.group(&layers, window, &of_group, policy, &at_the_ends)?);
         }
+        if policy.drop.is_some() && !groups.is_empty() && groups.iter().all(|group| group.levels(SEALED) == 1)
+        {
+            let reason = "drop: no layer has planes to lose; latent rows keep theirs";
+            return Err(Error::PolicyParts { reason });
+        }
         Ok(Self { layers, places, groups })
     }
 }

@@ -71,6 +71,12 @@ impl<P> PrefixTree<P> {
         Some(id)
     }
 
+    /// Whether some page of the tree was made of the first tokens, as many as a page has. This is no use.
+    pub fn knows(&self, tokens: &[u32]) -> bool {
+        let Some(page) = tokens.get(..PAGE) else { return false };
+        (0..self.nodes.len()).any(|id| self.node(NodeId(id)).is_some_and(|node| *node.tokens == *page))
+    }
+
     /// The longest run of pages, beginning anywhere in the tree, that `tokens` begin with. This is a use of each.
     pub fn run(&mut self, tokens: &[u32]) -> Vec<NodeId> {
         let mut pages = tokens.chunks_exact(PAGE);

@@ -28,6 +28,11 @@ impl KvCache {
         result
     }
 
+    /// Whether [`KvCache::reuse`] knows a page that was made of the first 128 of these tokens.
+    pub fn knows(&self, tokens: &[u32]) -> bool {
+        self.states.is_none() && self.prefixes.knows(tokens)
+    }
+
     fn take_run(
         &mut self,
         id: SequenceId,

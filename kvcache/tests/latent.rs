@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Loop, specified, tokens};
-use quant_kvcache::{Layer, Policy};
+use quant_kvcache::{Error, KvCache, Layer, Policy};
 
 fn layers() -> Vec<Layer> {
     vec![Layer::latent(96, 64); 2]
@@ -34,6 +34,16 @@ fn rows_serve_as_keys_and_values() {
         }
         assert!(found == expected, "{policy}: other bits in chunks");
     }
+}
+
+#[test]
+fn latent_rows_lose_no_planes() {
+    let policy: Policy = "k=8,v=8,drop=2".parse().unwrap();
+    let error = KvCache::new(layers(), &policy, 1 << 26).unwrap_err();
+    assert!(matches!(error, Error::PolicyParts { .. }) && error.to_string().contains("latent"), "{error}");
+    // Beside layers that have some they stay as they are.
+    let mixed = [layers(), common::layers()].concat();
+    assert!(KvCache::new(mixed, &policy, 1 << 26).is_ok());
 }
 
 #[test]

@@ -50,6 +50,17 @@ fn every_codec() {
     }
 }
 
+#[test]
+fn every_codec_on_the_scalar_tier() {
+    // As short as a run can be that forks, takes a draft back over a page boundary and sees a sealed page again.
+    let text = tokens(262, 2);
+    for entry in registry() {
+        let policy: Policy = format!("k={0},v={0}", entry.name).parse().unwrap();
+        let expected = specified(common::layers(), &policy, &text);
+        assert!(winding(&policy, &text, Isa::Scalar, 2, 260) == expected, "{policy}: other bits");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Create,

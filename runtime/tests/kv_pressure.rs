@@ -99,6 +99,11 @@ fn what_another_session_took_comes_back() {
     let second = one.open();
     logits(&mut one, second, &text(1900, 2));
     assert!(one.is_reduced(first).unwrap() && one.memory().spilled_bytes > 0, "{:?}", one.memory());
+    // A part of it when some text is taken back, the rest when the session ends.
+    let before = one.memory().reduced_pages;
+    one.rewind(second, 1000).unwrap();
+    let after = one.memory().reduced_pages;
+    assert!(after < before, "{before} pages, then {after}");
     one.close(second);
     let memory = one.memory();
     assert_eq!((memory.reduced_pages, memory.reduced_bytes, memory.spilled_bytes), (0, 0, 0));

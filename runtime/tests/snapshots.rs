@@ -146,3 +146,54 @@ fn prompts_that_begin_alike_are_read_once() {
         assert_eq!(plain.memory().used_bytes, 0);
     }
 }
+
+#[test]
+fn documents_that_prompts_share_are_read_once_wherever_they_stand() {
+    let model = model();
+    let greedy = GenerateOptions {
+        sampler: SamplerConfig::greedy(),
+        max_tokens: Some(20),
+        ignore_end: true,
+        ..GenerateOptions::default()
+    };
+    let document = text(512, 1);
+    let prompts = [
+        [text(128, 2), document.clone(), text(40, 3)].concat(),
+        // Further on, and not at the beginning of a chunk.
+        [text(384, 4), document.clone(), text(40, 5)].concat(),
+        // The same again: nothing of it is new, but what was moved serves no other.
+        [text(384, 4), document.clone(), text(40, 5)].concat(),
+        // Between two pages: not found.
+        [text(200, 6), document.clone(), text(40, 7)].concat(),
+    ];
+    for kv in ["f16", "auto"] {
+        let options = EngineOptions {
+            kv: kv.parse().unwrap(),
+            reuse_pages: true,
+            threads: Some(2),
+            ..EngineOptions::default()
+        };
+        let mut runs = Vec::new();
+        for chunk in [512, 96] {
+            let options = EngineOptions { chunk, ..options.clone() };
+            let mut engine = Engine::new(&model, &options).unwrap();
+            let mut replies = Vec::new();
+            for prompt in &prompts {
+                let (reply, finish) = engine.generate(prompt, &greedy).unwrap().text().unwrap();
+                let stats = finish.stats;
+                let read = stats.reused_tokens + stats.moved_tokens + stats.prompt_tokens;
+                assert_eq!((stats.generated_tokens, read), (20, prompt.len()), "{kv}: {stats:?}");
+                replies.push((reply, stats.moved_tokens, stats.reused_tokens));
+            }
+            engine.forget_prefixes();
+            assert_eq!(engine.memory().used_bytes, 0);
+            runs.push(replies);
+        }
+        assert_eq!(runs[0], runs[1], "{kv}: chunks show");
+        let moved: Vec<usize> = runs[0].iter().map(|(_, moved, _)| *moved).collect();
+        assert!(moved[0] == 0 && moved[1] >= 384 && moved[2] >= 384 && moved[3] == 0, "{kv}: {moved:?}");
+        // A prompt that nothing was moved in is answered as ever.
+        let (plain, _) = engine(&model, kv, false).generate(&prompts[3], &greedy).unwrap().text().unwrap();
+        assert_eq!(runs[0][3].0, plain);
+    }
+}

@@ -98,9 +98,10 @@ impl Rows<'_, '_> {
         scratch: &mut CodedScratch,
     ) -> usize {
         let first = pages.start;
-        let rows = self.seers(first, weights);
+        let by_all = self.seen_by_all();
+        let rows = self.seers(first, &by_all, weights);
         let mut run = [&[][..]; SPAN_PAGES];
-        let alike = |page: &usize| *page == first || self.seers(*page, weights) == rows;
+        let alike = |page: &usize| *page == first || self.seers(*page, &by_all, weights) == rows;
         let len = collect(codec, pages.take_while(alike).map(|page| &self.task.v[page]), &mut run);
         let after = first + len;
         if let (Some(domain), false) = (self.task.domains.of(codec.space()), rows.is_empty()) {
@@ -118,12 +119,16 @@ impl Rows<'_, '_> {
         after
     }
 
-    /// The rows of the tile that see some of a page. Their weights of the positions that they do not see are made 0.
-    fn seers(&self, page: usize, weights: &mut [f32]) -> Range<usize> {
-        let (start, end) = (page * PAGE, (page + 1) * PAGE);
+    /// The positions that all rows of the tile see.
+    fn seen_by_all(&self) -> Range<usize> {
         // windows move forward with the token
-        let (low, high) = (self.visible(0), self.visible(self.rows.len() - 1));
-        if high.start <= start && end <= low.end {
+        self.visible(self.rows.len() - 1).start..self.visible(0).end
+    }
+
+    /// The rows of the tile that see some of a page. Their weights of the positions that they do not see are made 0.
+    fn seers(&self, page: usize, by_all: &Range<usize>, weights: &mut [f32]) -> Range<usize> {
+        let (start, end) = (page * PAGE, (page + 1) * PAGE);
+        if by_all.start <= start && end <= by_all.end {
             return 0..self.rows.len();
         }
         let (mut first, mut last) = (self.rows.len(), 0);

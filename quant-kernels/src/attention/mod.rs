@@ -22,6 +22,7 @@
 mod coded;
 mod merge;
 mod page;
+mod plain;
 mod scalar;
 mod tile;
 

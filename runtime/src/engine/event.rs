@@ -72,6 +72,10 @@ pub struct Stats {
     pub prompt_tokens: usize,
     /// Tokens before those whose results were known from earlier prompts.
     pub reused_tokens: usize,
+    /// Tokens of the prompt that were not read because an earlier prompt had them elsewhere
+    /// ([`EngineOptions::reuse_pages`](crate::EngineOptions::reuse_pages)): if there are any, the text is not the one that
+    /// this prompt alone would get.
+    pub moved_tokens: usize,
     /// Tokens that were forgotten because the context was full.
     pub shifted_tokens: usize,
     /// Tokens chosen, without the one that ended the text.

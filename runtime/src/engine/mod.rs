@@ -24,7 +24,7 @@ use crate::model::ModelBackend;
 use crate::{Error, Model};
 use quant_kernels::Kernels;
 use quant_kernels::parallel::Team;
-use quant_kvcache::KvCache;
+use quant_kvcache::{KvCache, PAGE};
 use quant_models::Context;
 use session::{Job, Session};
 use std::collections::BTreeMap;
@@ -34,7 +34,8 @@ use std::sync::Arc;
 /// Runs generations on one model: a state machine that [`Engine::step`] advances.
 ///
 /// Everything is synchronous, and the tokens of a generation depend on its prompt, its options and the model alone:
-/// not on threads, on chunks, or on what else runs.
+/// not on threads, on chunks, or on what else runs. Two options give that up: planes dropped when memory is short
+/// ([`Policy::drop`](crate::Policy::drop)), and [`EngineOptions::reuse_pages`].
 pub struct Engine {
     backend: Box<dyn Backend>,
     cache: KvCache,
@@ -45,6 +46,8 @@ pub struct Engine {
     threads: usize,
     /// Keep what prompts have in common for later ones.
     prefix_cache: bool,
+    /// Take pages of earlier prompts at other positions.
+    reuse_pages: bool,
     sessions: BTreeMap<SessionId, Session>,
     next_session: u64,
     next_order: u64,
@@ -69,7 +72,9 @@ impl Engine {
         let context = Context::new(kernels, team, options.activations);
         let backend = Box::new(ModelBackend::new(Arc::clone(model), context));
         let engine = Self::with_backend(backend, cache, plan.context, options.chunk);
-        Ok(Self { threads: plan.threads, prefix_cache: options.prefix_cache, ..engine })
+        let EngineOptions { prefix_cache, reuse_pages, .. } = *options;
+        let prefix_cache = prefix_cache || reuse_pages;
+        Ok(Self { threads: plan.threads, prefix_cache, reuse_pages, ..engine })
     }
 
     fn with_backend(backend: Box<dyn Backend>, cache: KvCache, context: usize, chunk: usize) -> Self {
@@ -80,6 +85,7 @@ impl Engine {
             chunk: chunk.max(1),
             threads: 1,
             prefix_cache: false,
+            reuse_pages: false,
             sessions: BTreeMap::new(),
             next_session: 0,
             next_order: 0,
@@ -168,6 +174,7 @@ impl Engine {
         session.tokens.truncate(len);
         let reached = self.cache.rewind(sequence, keep)?;
         self.idle(id)?.done = reached;
+        self.raise();
         Ok(())
     }
 
@@ -218,6 +225,32 @@ impl Engine {
         Ok(reached)
     }
 
+    /// Puts pages of earlier prompts behind a session that reads its prompt, if it stands at the beginning of a page and
+    /// they are made of the tokens that follow.
+    fn move_pages(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id).filter(|_| self.reuse_pages) else { return };
+        let (Some(job), Some((_, before))) =
+            (session.job.as_mut(), session.tokens.get(session.done..).and_then(<[u32]>::split_last))
+        else {
+            return;
+        };
+        if job.prefills() {
+            // The cache knows an open session's sequence.
+            let moved = self.cache.reuse(session.sequence, before).unwrap_or(0);
+            session.done += moved;
+            job.stats.moved_tokens += moved;
+            job.stats.prompt_tokens -= moved;
+        }
+    }
+
+    /// How many of a session's next tokens, `count` at the most, come before a page that may be taken from elsewhere.
+    fn before_known(&self, session: &Session, count: usize) -> usize {
+        let ends = (session.done / PAGE + 1..).map(|page| page * PAGE - session.done);
+        let known = |end: &usize| session.pending().get(*end..).is_some_and(|rest| self.cache.knows(rest));
+        let stop = self.reuse_pages.then(|| ends.take_while(|end| *end < count).find(known));
+        stop.flatten().unwrap_or(count)
+    }
+
     /// Keeps the pages of a session for others that begin alike.
     fn remember(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get(&id).filter(|_| self.prefix_cache) {
@@ -230,6 +263,7 @@ impl Engine {
     /// Forgets what is kept of earlier prompts, see [`EngineOptions::prefix_cache`].
     pub fn forget_prefixes(&mut self) {
         self.cache.forget();
+        self.raise();
     }
 
     /// Ends a session's generation. The session stays open, with the tokens chosen so far. `None` if none runs.

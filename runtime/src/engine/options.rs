@@ -32,6 +32,12 @@ pub struct EngineOptions {
     /// Keep what is computed for prompts when their sessions are closed, as far as the budget allows, for later ones that
     /// begin alike. Results are the same bits; memory is given up when other sequences need it.
     pub prefix_cache: bool,
+    /// Where a prompt comes to a page of 128 tokens that an earlier one had elsewhere, take what was computed for it there:
+    /// documents that several prompts have in common, in whatever order, are read once. Pages begin at multiples of 128
+    /// tokens in either prompt. What a model makes of a text depends on what stands before it, so the reply is no longer
+    /// the one that this prompt alone would get: [`Stats::moved_tokens`](crate::Stats::moved_tokens) tells of how many
+    /// tokens. Includes [`Self::prefix_cache`].
+    pub reuse_pages: bool,
 }
 
 impl Default for EngineOptions {
@@ -46,6 +52,7 @@ impl Default for EngineOptions {
             chunk: 512,
             kv_spill: None,
             prefix_cache: false,
+            reuse_pages: false,
         }
     }
 }

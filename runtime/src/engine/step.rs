@@ -73,10 +73,11 @@ impl Engine {
         running.sort_unstable();
         let (mut planned, mut stalled, mut budget) = (Vec::new(), None, self.chunk);
         for (_, id) in running {
+            self.move_pages(id);
             let Some(session) = self.sessions.get(&id) else { continue };
             let pending = session.pending().len();
             let prefills = session.job.as_ref().is_some_and(super::session::Job::prefills);
-            let count = if prefills { pending.min(budget) } else { pending };
+            let count = if prefills { self.before_known(session, pending.min(budget)) } else { pending };
             if count == 0 {
                 continue;
             }

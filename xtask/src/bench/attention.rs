@@ -1,11 +1,13 @@
 //! `cargo xtask bench attention`: attention over KV caches of several codecs beside ggml's flash attention over its own
 //! types, in interleaved rounds. Figures for people are nanoseconds per position and KV head; for programs positions per
-//! microsecond. `--heads`, `--groups`, `--contexts` and `--codecs` choose a part of the grid.
+//! microsecond. A table of its own has what sealing costs: keys and values encoded, per position and KV head, one thread.
+//! `--heads`, `--groups`, `--contexts` and `--codecs` choose a part of the grid.
 
 use super::engine::Engine;
 use super::{Options, build_ours, build_peer};
 use crate::report::{self, Samples, cell, ratio};
 use anyhow::{Context as _, Result};
+use quant_kernels::attention::PAGE;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
@@ -63,7 +65,34 @@ pub fn run(options: &Options) -> Result<Vec<Value>> {
             report::table(&rows);
         }
     }
+    encoding(&mut ours, options, &codecs, &mut results)?;
     Ok(results)
+}
+
+/// What sealing costs: nanoseconds for each position of a KV head, its key and its value.
+fn encoding(
+    ours: &mut Engine,
+    options: &Options,
+    codecs: &[[String; 2]],
+    results: &mut Vec<Value>,
+) -> Result<()> {
+    let mut rows = vec![report::head(&["head", "codec", "encode ns"])];
+    for dim in SIZES.into_iter().filter(|dim| options.heads.is_empty() || options.heads.contains(dim)) {
+        for [keys, values] in codecs.iter().filter(|pair| pair.iter().all(|codec| codec != "f16")) {
+            let mut samples = Samples::new();
+            for _ in 0..options.reps {
+                let seconds = ours.seconds(&format!("encode {keys} {values} {dim}"))?;
+                samples.push(PAGE as f64 / 1e6 / seconds.unwrap_or(f64::NAN));
+            }
+            let codec = format!("{keys} {values}");
+            rows.push(vec![dim.to_string(), codec.clone(), cell(samples.median().map(|rate| 1e3 / rate), 1)]);
+            let what = json!({ "codec": codec, "head": dim, "encode": true });
+            results.push(report::row(what, &[("quant_positions_per_us", &samples)]));
+        }
+    }
+    println!("\nencoding keys and values, ns per position and KV head, one thread:\n");
+    report::table(&rows);
+    Ok(())
 }
 
 /// Codecs of keys and values, as `KEYS:VALUES`; none is all of [`CODECS`].

@@ -161,6 +161,34 @@ impl Cache {
     }
 }
 
+/// A head's page of keys and one of values, to be encoded.
+pub struct Encoder {
+    key: Box<dyn KeyCodec>,
+    value: Box<dyn ValueCodec>,
+    numbers: [Vec<f32>; 2],
+    pages: [Vec<u8>; 2],
+    scratch: CodecScratch,
+}
+
+impl Encoder {
+    pub fn new(keys: &str, values: &str, dim: usize) -> Result<Self> {
+        let params = CodecParams::new(dim, 1);
+        let codec = |name: &str| entry(name).with_context(|| format!("no codec {name}"));
+        let (key, value) = ((codec(keys)?.key)(&params)?, (codec(values)?.value)(&params)?);
+        let pages = [vec![0; key.page_bytes()], vec![0; value.page_bytes()]];
+        let numbers = [numbers(PAGE * dim, 1), numbers(PAGE * dim, 2)];
+        Ok(Self { key, value, numbers, pages, scratch: CodecScratch::default() })
+    }
+
+    pub fn encode(&mut self, isa: Isa) -> Result<()> {
+        let [keys, values] = &mut self.pages;
+        self.key.encode(isa, &self.numbers[0], &mut self.scratch, keys)?;
+        self.value.encode(isa, &self.numbers[1], &mut self.scratch, values)?;
+        std::hint::black_box(&self.pages);
+        Ok(())
+    }
+}
+
 /// The pages of a head.
 fn of_head<T>(all: &[T], head: usize, pages: usize, page: usize) -> impl Iterator<Item = &[T]> {
     all[head * pages * page..][..pages * page].chunks_exact(page)

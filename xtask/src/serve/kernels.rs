@@ -8,6 +8,7 @@
 //! - `experts MEM ROWS COLS TOKENS THREADS EXPERTS USED SEED`: each token times some of the experts; seconds;
 //! - `attention KEYS VALUES DIM GROUP HEADS CONTEXT TOKENS THREADS`: seconds of attention over a KV cache
 //!   ([`super::attention`]); needs no weights;
+//! - `encode KEYS VALUES DIM`: seconds of encoding a page of keys and one of values; codecs only;
 //! - `read MEM THREADS`: GB/s of reading all weights; `peak THREADS`: 10^9 operations per second of the arithmetic that
 //!   the type's matmul is made of.
 
@@ -64,6 +65,15 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
+/// Seconds of encoding a page of keys and one of values, as sealing does.
+fn encode(isa: Isa, keys: &str, values: &str, dim: usize) -> Result<f64> {
+    let mut pages = attention::Encoder::new(keys, values, dim)?;
+    measure(|| {
+        pages.encode(isa)?;
+        Ok(1.0)
+    })
+}
+
 impl Ours {
     fn answer(&mut self, line: &str) -> Result<Value> {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -78,6 +88,9 @@ impl Ours {
         {
             let job = attention::Job { keys, values, dim, group, heads, context, tokens };
             return Ok(json!({ "seconds": self.attend(&job, threads)? }));
+        }
+        if let (["encode", keys, values, ..], &[dim]) = (words.as_slice(), numbers.as_slice()) {
+            return Ok(json!({ "seconds": encode(self.kernels.isa(), keys, values, dim)? }));
         }
         let loaded = self.loaded.as_ref().context("weights come first")?;
         let memory = words.get(1).copied().unwrap_or_default();

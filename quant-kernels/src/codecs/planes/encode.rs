@@ -14,9 +14,10 @@
 //!
 //! Sums over tokens go token after token, sums over channels by lanes and the tree; multiply, then add.
 
-use super::dots::{PlaneKernel, PlaneOps, dispatch, pack};
 use super::fit::{PageFit, REFITS, TokenFit, choose_ranges};
-use super::score::trees;
+use super::layout::pack;
+use super::ops::{PlaneKernel, PlaneOps, dispatch};
+use super::quantize::trees;
 use super::{HEADER, PAGE, PlaneScratch, Planes, Side, planes_at};
 use crate::activations::TINY;
 use crate::codecs::take;

@@ -8,9 +8,9 @@
 //! Sums over tokens go token after token, sums over channels by lanes and the tree; multiply, then add.
 
 use super::PAGE;
-use super::dots::PlaneOps;
 use super::encode::{Lanes, inverse, round_halves};
-use super::score::trees;
+use super::ops::PlaneOps;
+use super::quantize::trees;
 use crate::simd::{LANES, Simd};
 use half::f16;
 

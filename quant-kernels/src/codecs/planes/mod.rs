@@ -38,16 +38,19 @@
 mod dots;
 mod encode;
 mod fit;
+mod layout;
+mod ops;
+mod quantize;
 mod score;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub(crate) use dots::PlaneKernel;
+pub(crate) use ops::PlaneKernel;
 #[cfg(any(
     target_arch = "x86_64",
     target_arch = "aarch64",
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
-pub(crate) use dots::PlaneOps;
+pub(crate) use ops::PlaneOps;
 
 use super::{
     Codec, CodecParams, CodecScratch, KeyCodec, PAGE, Rotation, RotationKind, Space, ValueCodec, take,
@@ -84,14 +87,14 @@ pub(super) struct PlaneScratch {
     /// Scales and centres in f32.
     numbers: Vec<f32>,
     /// The pages after those of the next call.
-    next: [dots::Memory; score::PASS_PAGES],
+    next: [Option<dots::Memory>; quantize::PASS_PAGES],
 }
 
 impl PlaneScratch {
     pub(super) fn expect_next<'a>(&mut self, pages: impl Iterator<Item = &'a [u8]>) {
         self.next = Default::default();
         for (next, page) in self.next.iter_mut().zip(pages) {
-            *next = page.into();
+            *next = (!page.is_empty()).then(|| page.into());
         }
     }
 }
@@ -184,8 +187,8 @@ impl Planes {
             let token = half(view.token, t) * self.widening();
             for (c, out) in out.iter_mut().enumerate() {
                 let code = match side {
-                    Side::Keys => dots::code(view.planes, [PAGE, dim], self.kept, t, c),
-                    Side::Values => dots::code(view.planes, [dim, PAGE], self.kept, c, t),
+                    Side::Keys => layout::code(view.planes, [PAGE, dim], self.kept, t, c),
+                    Side::Values => layout::code(view.planes, [dim, PAGE], self.kept, c, t),
                 };
                 let step = token * half(view.channel, c);
                 *out = (half(view.centre, c) + step * (2 * i32::from(code) - top) as f32) * view.scale;

@@ -1,21 +1,13 @@
 //! Scores and weighted sums of plane pages: quantize the query or the weights, sum in integers, scale once per output.
 
-use super::dots::{Dots, Fold, Memory, PlaneKernel, PlaneOps, Quantized, dispatch};
+use super::dots::{Ahead, Dots, Fold, Memory, Quantized};
+use super::ops::{PlaneKernel, PlaneOps, dispatch};
+use super::quantize::{PAIRS, PASS_PAGES, Pairs, widen};
 use super::{PAGE, PageView, PlaneScratch, Planes, halves, planes_at};
 use crate::Isa;
-use crate::activations::TINY;
 use crate::codecs::take;
-use crate::simd::{LANES, Simd};
+use crate::simd::LANES;
 
-/// Rows (queries or weights) times pages of one pass: what belongs to them stays in cache.
-const PAIRS: usize = 16;
-/// Pages of one pass at most. Few rows are quantized for several pages at once: while the largest number of one pair is
-/// waited for, there is work for another.
-pub(super) const PASS_PAGES: usize = 4;
-/// Steps of a coarse quantity: one signed byte.
-const COARSE: f32 = 127.0;
-/// Steps of a fine one: 127 * 128, a high part of 127 and a low part of 7 bits.
-const FINE: f32 = 16256.0;
 /// Keys of this many bits and more deserve a finely quantized query.
 const FINE_BITS: usize = 6;
 
@@ -58,13 +50,15 @@ impl Run<'_> {
 
     /// What to fetch while page `at` is read: the planes of the next one, and the scales of that which is the first of
     /// the next pass if this one is of its own. `next` is what is read after the run.
-    fn ahead(&self, at: usize, pass: usize, next: &[Memory; PASS_PAGES]) -> [Memory; 2] {
-        let memory = |at: usize| match self.pages.get(at) {
-            Some(page) => Memory::from(*page),
-            None => next.get(at - self.pages.len()).copied().unwrap_or_default(),
+    fn ahead(&self, at: usize, pass: usize, next: &[Option<Memory>; PASS_PAGES]) -> Ahead {
+        let part = |at: usize, part: usize| {
+            let memory = match self.pages.get(at) {
+                Some(page) => Memory::from(*page),
+                None => (*next.get(at - self.pages.len())?)?,
+            };
+            Some(memory.split(planes_at(self.planes.dim))[part])
         };
-        let scales = planes_at(self.planes.dim) / 64;
-        [memory(at + pass).split(scales)[0], memory(at + 1).split(scales)[1]]
+        Ahead { scales: part(at + pass, 0), planes: part(at + 1, 1) }
     }
 
     /// Brings rows into the units of a page; of their sums remains what lies below the codes' middle: `-top` times them.
@@ -77,6 +71,12 @@ impl Run<'_> {
             row.sum = ((1i32 << self.planes.kept) - 1).wrapping_mul(row.sum).wrapping_neg();
         }
     }
+}
+
+/// Whether the scales of pages are read as they lie, or made floats first for rows to share.
+#[inline(always)]
+fn as_they_lie<P: PlaneOps>(rows: usize) -> bool {
+    P::WIDE && rows == 1
 }
 
 /// Scores with queries of `N` parts.
@@ -98,23 +98,31 @@ impl<const N: usize> PlaneKernel for Score<'_, N> {
         let next = std::mem::take(next);
         let ints = take(ints, PAIRS * N * dim);
         let numbers = take(numbers, PASS_PAGES * 2 * dim);
+        let lines = dim / LANES;
         for (i, pages) in run.pages.chunks(pass).enumerate() {
-            for (page, numbers) in pages.iter().zip(numbers.chunks_exact_mut(2 * dim)) {
-                let (view, (channel, centre)) = (run.planes.view(page), numbers.split_at_mut(dim));
-                widen(p, view.channel, channel);
-                widen(p, view.centre, centre);
+            let (mut halves, mut floats) = ([[&[][..]; 2]; PASS_PAGES], [[&[][..]; 2]; PASS_PAGES]);
+            for (k, (page, numbers)) in pages.iter().zip(numbers.chunks_exact_mut(2 * dim)).enumerate() {
+                let view = run.planes.view(page);
+                if as_they_lie::<P>(rows) {
+                    halves[k] = [view.channel, view.centre];
+                } else {
+                    let (channel, centre) = numbers.split_at_mut(dim);
+                    widen(p, view.channel, channel);
+                    widen(p, view.centre, centre);
+                    floats[k] = [channel.as_chunks().0, centre.as_chunks().0];
+                }
             }
             for first in (0..rows).step_by(PAIRS) {
                 let count = PAIRS.min(rows - first);
-                let mut pairs = [Pair::default(); PAIRS];
-                for (pairs, numbers) in pairs.chunks_exact_mut(count).zip(numbers.chunks_exact(2 * dim)) {
-                    let (scale, weight) = numbers.split_at(dim);
-                    for (pair, x) in pairs.iter_mut().zip(queries[first * dim..].chunks_exact(dim)) {
-                        *pair = Pair { x, scale, weight };
-                    }
-                }
+                let x = &queries[first * dim..];
                 let mut quantized = [Quantized::default(); PAIRS];
-                quantize_pairs::<P, N, true>(p, &pairs[..count * pages.len()], ints, &mut quantized);
+                if as_they_lie::<P>(rows) {
+                    let pairs = Pairs { x, rows: 1, strides: [0, 0], lines, scales: halves };
+                    pairs.quantize::<P, N, true>(p, pages.len(), ints, &mut quantized);
+                } else {
+                    let pairs = Pairs { x, rows: count, strides: [dim, 0], lines, scales: floats };
+                    pairs.quantize::<P, N, true>(p, count * pages.len(), ints, &mut quantized);
+                }
                 let of_pages = ints.chunks_exact(count * N * dim).zip(quantized.chunks_exact_mut(count));
                 for (k, ((x, rows), page)) in of_pages.zip(pages).enumerate() {
                     let (at, view) = (i * pass + k, run.planes.view(page));
@@ -187,22 +195,30 @@ impl PlaneKernel for Accumulate<'_> {
         let next = std::mem::take(next);
         let ints = take(ints, PAIRS * 2 * PAGE);
         let numbers = take(numbers, PASS_PAGES * PAGE);
+        let lines = PAGE / LANES;
         for (i, pages) in run.pages.chunks(pass).enumerate() {
-            for (page, token) in pages.iter().zip(numbers.chunks_exact_mut(PAGE)) {
-                widen(p, run.planes.view(page).token, token);
+            let (mut halves, mut floats) = ([[&[][..]; 2]; PASS_PAGES], [[&[][..]; 2]; PASS_PAGES]);
+            for (k, (page, token)) in pages.iter().zip(numbers.chunks_exact_mut(PAGE)).enumerate() {
+                let view = run.planes.view(page);
+                if as_they_lie::<P>(rows) {
+                    halves[k] = [view.token; 2];
+                } else {
+                    widen(p, view.token, token);
+                    floats[k] = [token.as_chunks().0; 2];
+                }
             }
             for first in (0..rows).step_by(PAIRS) {
                 let count = PAIRS.min(rows - first);
-                let mut pairs = [Pair::default(); PAIRS];
-                let of_pages = pairs.chunks_exact_mut(count).zip(numbers.chunks_exact(PAGE));
-                for (k, (pairs, scale)) in of_pages.take(pages.len()).enumerate() {
-                    for (r, pair) in pairs.iter_mut().enumerate() {
-                        let at = (first + r) * run.stride + (i * pass + k) * PAGE;
-                        *pair = Pair { x: &weights[at..][..PAGE], scale, weight: &[] };
-                    }
-                }
+                let x = &weights[first * run.stride + i * pass * PAGE..];
                 let mut quantized = [Quantized::default(); PAIRS];
-                quantize_pairs::<P, 2, false>(p, &pairs[..count * pages.len()], ints, &mut quantized);
+                if as_they_lie::<P>(rows) {
+                    let pairs = Pairs { x, rows: 1, strides: [0, PAGE], lines, scales: halves };
+                    pairs.quantize::<P, 2, false>(p, pages.len(), ints, &mut quantized);
+                } else {
+                    let strides = [run.stride, PAGE];
+                    let pairs = Pairs { x, rows: count, strides, lines, scales: floats };
+                    pairs.quantize::<P, 2, false>(p, count * pages.len(), ints, &mut quantized);
+                }
                 let of_pages = ints.chunks_exact(count * 2 * PAGE).zip(quantized.chunks_exact_mut(count));
                 for (k, ((x, rows), page)) in of_pages.zip(pages).enumerate() {
                     let (at, view) = (i * pass + k, run.planes.view(page));
@@ -259,139 +275,6 @@ impl Fold for ToSums<'_> {
     }
 }
 
-/// Halves as floats.
-#[inline(always)]
-fn widen<S: Simd>(s: S, halves_of: &[[u8; 32]], out: &mut [f32]) {
-    for (out, x) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(halves_of) {
-        s.store(s.load_f16(&halves(x)), out);
-    }
-}
-
-/// A row and what goes with it on a page.
-#[derive(Debug, Clone, Copy, Default)]
-struct Pair<'a> {
-    x: &'a [f32],
-    scale: &'a [f32],
-    weight: &'a [f32],
-}
-
-/// Quantizes pairs, four at a time, that what goes across lanes is done for four at once.
-#[inline(always)]
-fn quantize_pairs<P: PlaneOps, const N: usize, const WEIGHTED: bool>(
-    p: P,
-    pairs: &[Pair<'_>],
-    codes: &mut [i8],
-    out: &mut [Quantized; PAIRS],
-) {
-    let len = codes.len() / PAIRS;
-    let (fours, rest) = pairs.as_chunks::<4>();
-    for (i, pairs) in fours.iter().enumerate() {
-        let done = quantize::<P, 4, N, WEIGHTED>(p, *pairs, &mut codes[i * 4 * len..][..4 * len]);
-        out[4 * i..][..4].copy_from_slice(&done);
-    }
-    for (i, pair) in rest.iter().enumerate() {
-        let i = 4 * fours.len() + i;
-        [out[i]] = quantize::<P, 1, N, WEIGHTED>(p, [*pair], &mut codes[i * len..][..len]);
-    }
-}
-
-/// `x[i] * scale[i]` of each row in integers: one part of `codes` for 127 steps, two (high, low) for 16256. The rule of
-/// activation blocks, over the whole row: an infinite product gives NaN and zeros, one below 2^-100 zeros. And the sums
-/// of `x[i] * weight[i]`, or of `x[i]` if not `WEIGHTED`, by lanes and the tree.
-#[inline(always)]
-fn quantize<P: PlaneOps, const R: usize, const N: usize, const WEIGHTED: bool>(
-    p: P,
-    pairs: [Pair<'_>; R],
-    codes: &mut [i8],
-) -> [Quantized; R] {
-    let lines = codes.len() / (R * N * LANES);
-    let of = |x| lines_of(x, lines);
-    let zero = p.splat(0.0);
-    let (mut max, mut sides) = ([zero; R], [zero; R]);
-    for (r, pair) in pairs.iter().enumerate() {
-        let (x, scale) = (of(pair.x), of(pair.scale));
-        let weight = if WEIGHTED { of(pair.weight) } else { scale };
-        for i in 0..lines {
-            let x = p.load(&x[i]);
-            max[r] = p.max(p.abs(p.mul(x, p.load(&scale[i]))), max[r]);
-            sides[r] = p.add(sides[r], if WEIGHTED { p.mul(x, p.load(&weight[i])) } else { x });
-        }
-    }
-    let (max, sides) = (p.largest(four(max, zero)), trees(p, four(sides, zero)));
-    let range = if N == 2 { FINE } else { COARSE };
-    let (mut inverse, mut steps) = ([0f32; 4], [0f32; 4]);
-    for r in 0..4 {
-        let fits = max[r] >= TINY && max[r] < f32::INFINITY;
-        // with a step of NaN it does not matter what the codes are
-        inverse[r] = if fits { range / max[r] } else { 0.0 };
-        let other = if max[r] < TINY { 0.0 } else { f32::NAN };
-        steps[r] = if fits { max[r] / range } else { other };
-    }
-    let mut sums = [zero; R];
-    for (r, codes) in codes.chunks_exact_mut(N * lines * LANES).enumerate() {
-        let inverse = p.splat(inverse[r]);
-        let (high, low) = codes.split_at_mut(lines * LANES);
-        let (x, scale) = (of(pairs[r].x), of(pairs[r].scale));
-        let mut sum = p.round(zero);
-        let (fours, high_rest) = high.as_chunks_mut::<{ 4 * LANES }>();
-        let (fours_low, low_rest) = low.as_chunks_mut::<{ 4 * LANES }>();
-        let whole = fours.len();
-        for i in 0..whole {
-            let mut ints = [sum; 4];
-            for l in 0..4 {
-                ints[l] = nearest(p, &x[4 * i + l], &scale[4 * i + l], inverse);
-                sum = p.shift_add::<0>(sum, ints[l]);
-            }
-            if N == 2 {
-                p.split_four(ints, &mut fours[i], &mut fours_low[i]);
-            } else {
-                p.narrow_four(ints, &mut fours[i]);
-            }
-        }
-        for (i, high) in high_rest.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let ints = nearest(p, &x[4 * whole + i], &scale[4 * whole + i], inverse);
-            sum = p.shift_add::<0>(sum, ints);
-            if N == 2 {
-                let parts = p.split(ints);
-                p.narrow(parts[0], high);
-                p.narrow(parts[1], &mut low_rest.as_chunks_mut::<LANES>().0[i]);
-            } else {
-                p.narrow(ints, high);
-            }
-        }
-        sums[r] = p.float(sum);
-    }
-    // below 2^24, so exact in any order
-    let sums = trees(p, four(sums, zero));
-    let mut out = [Quantized::default(); R];
-    for r in 0..R {
-        out[r] = Quantized { step: steps[r], sum: sums[r] as i32, side: sides[r] };
-    }
-    out
-}
-
-/// The integers nearest to `(x * scale) * inverse`.
-#[inline(always)]
-fn nearest<P: PlaneOps>(p: P, x: &[f32; LANES], scale: &[f32; LANES], inverse: P::V) -> P::Ints {
-    p.round(p.mul(p.mul(p.load(x), p.load(scale)), inverse))
-}
-
-/// One or four vectors as four.
-#[inline(always)]
-fn four<V: Copy, const R: usize>(v: [V; R], fill: V) -> [V; 4] {
-    let mut out = [fill; 4];
-    out[..R].copy_from_slice(&v);
-    out
-}
-
-/// The trees of four vectors.
-#[inline(always)]
-pub(super) fn trees<S: Simd>(s: S, v: [S::V; 4]) -> [f32; 4] {
-    let quads = s.tree_to_quads(v);
-    let trees = s.lanes(s.tree_of_quads([quads; 4]));
-    [trees[0], trees[4], trees[8], trees[12]]
-}
-
 /// Sums of `2 code - top` times the integers, from sums of `code` times their parts and `-top` times the integers: exact.
 #[inline(always)]
 fn exact<P: PlaneOps, const N: usize>(p: P, sums: &[[i32; LANES]], offset: i32) -> P::V {
@@ -400,10 +283,4 @@ fn exact<P: PlaneOps, const N: usize>(p: P, sums: &[[i32; LANES]], offset: i32) 
         sum = p.shift_add::<7>(sum, p.load_ints(&sums[1]));
     }
     p.float(p.shift_add::<1>(sum, p.splat_int(offset)))
-}
-
-/// Some lines of numbers.
-#[inline(always)]
-fn lines_of(x: &[f32], lines: usize) -> &[[f32; LANES]] {
-    &x.as_chunks::<LANES>().0[..lines]
 }
