@@ -38,6 +38,16 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
+/// Twenty of the likeliest tokens.
+fn greedy() -> GenerateOptions {
+    GenerateOptions {
+        sampler: SamplerConfig::greedy(),
+        max_tokens: Some(20),
+        ignore_end: true,
+        ..GenerateOptions::default()
+    }
+}
+
 #[test]
 fn a_loaded_session_has_the_bits_of_the_saved_one() {
     let model = model();
@@ -121,12 +131,7 @@ fn what_is_not_this_sessions_is_refused() {
 #[test]
 fn prompts_that_begin_alike_are_read_once() {
     let model = model();
-    let greedy = GenerateOptions {
-        sampler: SamplerConfig::greedy(),
-        max_tokens: Some(20),
-        ignore_end: true,
-        ..GenerateOptions::default()
-    };
+    let greedy = greedy();
     for kv in ["f16", "auto", "k=8,v=4,window=128,tiers=4@256"] {
         let mut kept = engine(&model, kv, true);
         let mut plain = engine(&model, kv, false);
@@ -150,12 +155,7 @@ fn prompts_that_begin_alike_are_read_once() {
 #[test]
 fn documents_that_prompts_share_are_read_once_wherever_they_stand() {
     let model = model();
-    let greedy = GenerateOptions {
-        sampler: SamplerConfig::greedy(),
-        max_tokens: Some(20),
-        ignore_end: true,
-        ..GenerateOptions::default()
-    };
+    let greedy = greedy();
     let document = text(512, 1);
     let prompts = [
         [text(128, 2), document.clone(), text(40, 3)].concat(),

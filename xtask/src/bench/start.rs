@@ -76,8 +76,9 @@ pub fn run(options: &Options) -> Result<Vec<Value>> {
 fn forget(path: &Path) {
     let mut input = std::ffi::OsString::from("if=");
     input.push(path);
-    let dropped = Command::new("sync").arg(path).status().is_ok()
-        && Command::new("dd").arg(input).args(["iflag=nocache", "count=0", "status=none"]).status().is_ok();
+    let done = |command: &mut Command| command.status().is_ok_and(|status| status.success());
+    let dropped = done(Command::new("sync").arg(path))
+        && done(Command::new("dd").arg(input).args(["iflag=nocache", "count=0", "status=none"]));
     if !dropped {
         eprintln!("{}: stays in the page cache as it was written", path.display());
     }
