@@ -204,9 +204,9 @@ impl ByteScales {
     }
 }
 
-/// The first block of 16 rows reaches as far as the last one: memory is asked for the rows after the next ones if those
-/// are at most so many bytes.
-const FAR: usize = 64 << 10;
+/// The next 16 rows are fetched from the second-level cache; memory is asked for those after them, or for so many bytes
+/// of them if they are long.
+const FAR: usize = 24 << 10;
 
 /// The matmul of so many tokens, two to four.
 pub(super) fn tile<C: Columns>(tokens: usize) -> Option<TileFn> {
@@ -255,10 +255,10 @@ unsafe fn run<C: Columns, const T: usize>(tile: &mut Tile<'_>) {
     let len = sizes.iter().sum::<usize>() * blocks;
     let fill = |all: &mut [u8]| arrange::<C, T>(tile.acts, all, sizes);
     let x = arranged.get::<(C, [u8; T])>(tile.acts.stamp, len, fill).as_ptr();
-    let far = 16 * tile.row_bytes <= FAR;
+    let far = FAR.checked_div(tile.row_bytes).map_or(16, |rows| rows.min(16));
     for row in (0..tile.rows).step_by(16) {
         let here = tile.weight.as_ptr().wrapping_add(row * tile.row_bytes);
-        let (next, after) = (tile.ahead(row + 16), tile.ahead(row + if far { 32 } else { 16 }));
+        let (next, after) = (tile.ahead(row + 16), tile.ahead(row + 16 + far));
         let live = (tile.rows - row).min(16);
         let mut rows = Rows { base: here, stride: tile.row_bytes };
         if live < 16 {

@@ -40,6 +40,8 @@ impl Linear for Q8_0 {
     const VALUES: usize = 32;
     const BYTES: usize = 34;
     const MINIMA: bool = false;
+    /// Most bytes per value: more would push others out of the first-level cache.
+    const AHEAD: usize = 8 << 10;
     const PARTS: [usize; 3] = [32, 4, 0];
 
     fn few(tokens: usize, cols: usize) -> Option<TileFn> {
@@ -71,7 +73,7 @@ impl Linear for Q8_0 {
             let scales = _mm512_permutex2var_epi16(a, vector(const { scale_places() }[i]), b);
             let codes = |k: usize, here, next| {
                 let codes = _mm512_permutex2var_epi16(here, vector(const { pairs() }[k]), next);
-                let codes = request(w, 64 * k, if k < 7 { 64 * (k + 1) } else { 544 }, codes);
+                let codes = request::<Self>(w, 64 * k, if k < 7 { 64 * (k + 1) } else { 544 }, codes);
                 _mm512_xor_si512(codes, _mm512_set1_epi8(-128))
             };
             let (first, second) = (codes(2 * i, a, b), codes(2 * i + 1, b, c));
