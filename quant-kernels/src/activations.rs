@@ -5,6 +5,7 @@
 
 use crate::matmul::Shared;
 use crate::{Isa, Parallel, Serial, rms_norm};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How activations meet the weights of a type.
@@ -138,26 +139,30 @@ impl Acts {
         let (q, d, sums) = (Shared::new(&mut self.q), Shared::new(&mut self.d), Shared::new(&mut self.sums));
         let reach = Shared::new(&mut self.reach);
         let quantize = quantizer(isa);
-        rows(parallel, x, cols, &|token, row| {
+        tasks(parallel, x, cols, &|rows| {
             let mut normed = [0.0; GROUP];
-            for (x, first) in row.chunks(GROUP).zip((0..).step_by(GROUP)) {
-                let (mut x, width) = (x, x.len());
-                if let Some(norm) = norm {
-                    let weight = &norm.weight[first..first + width];
-                    rms_norm::weighted(isa, x, weight, norm.scales[token], &mut normed[..width]);
-                    x = &normed[..width];
+            for first in (0..cols).step_by(GROUP) {
+                let width = GROUP.min(cols - first);
+                // Next to each other in memory, unlike the groups of a token.
+                for token in rows.clone() {
+                    let mut x = &x[token * cols + first..][..width];
+                    if let Some(norm) = norm {
+                        let weight = &norm.weight[first..first + width];
+                        rms_norm::weighted(isa, x, weight, norm.scales[token], &mut normed[..width]);
+                        x = &normed[..width];
+                    }
+                    let at = first * tokens + token * width;
+                    // SAFETY: a token belongs to one task.
+                    let (q, d, sums, reach) = unsafe {
+                        (
+                            q.slice(at, width),
+                            d.slice(at / len, width / len),
+                            sums.slice(at / 16, width / 16),
+                            reach.slice(at / GROUP * bounds, bounds),
+                        )
+                    };
+                    reach.fill(quantize(x, q, d, sums));
                 }
-                let at = first * tokens + token * width;
-                // SAFETY: a token belongs to one task.
-                let (q, d, sums, reach) = unsafe {
-                    (
-                        q.slice(at, width),
-                        d.slice(at / len, width / len),
-                        sums.slice(at / 16, width / 16),
-                        reach.slice(at / GROUP * bounds, bounds),
-                    )
-                };
-                reach.fill(quantize(x, q, d, sums));
             }
         });
     }
@@ -280,15 +285,27 @@ pub(crate) const SERIAL_VALUES: usize = 1 << 14;
 
 /// Calls `work(token, row)` for every row, one or several rows to a task.
 fn rows(parallel: &dyn Parallel, x: &[f32], cols: usize, work: &(dyn Fn(usize, &[f32]) + Sync)) {
-    let parallel: &dyn Parallel = if x.len() <= SERIAL_VALUES { &Serial } else { parallel };
-    let rows = (SERIAL_VALUES / 2 / cols.max(1)).clamp(1, 8);
-    parallel.run(x.len().div_ceil(rows * cols.max(1)), &|_, task| {
-        let first = task * rows;
-        for (i, row) in x[first * cols..].chunks_exact(cols).take(rows).enumerate() {
-            work(first + i, row);
+    tasks(parallel, x, cols, &|tokens| {
+        for token in tokens {
+            work(token, &x[token * cols..][..cols]);
         }
     });
 }
+
+/// Calls `work` for all tokens, one or several at a time.
+fn tasks(parallel: &dyn Parallel, x: &[f32], cols: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
+    let parallel: &dyn Parallel = if x.len() <= SERIAL_VALUES { &Serial } else { parallel };
+    let tokens = x.len() / cols.max(1);
+    let least = SERIAL_VALUES / 2 / cols.max(1);
+    let rows = least.max(tokens / (TASKS_PER_THREAD * parallel.threads())).clamp(1, 8);
+    parallel.run(tokens.div_ceil(rows), &|_, task| {
+        let first = task * rows;
+        work(first..tokens.min(first + rows));
+    });
+}
+
+/// Tasks that a thread may well have.
+const TASKS_PER_THREAD: usize = 8;
 
 /// The factor that an RMS norm multiplies each row with.
 pub(crate) fn norm_scales(
