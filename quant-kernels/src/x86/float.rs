@@ -131,8 +131,8 @@ pub(super) trait Load<const PARTS: usize> {
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 }
 
-/// Bytes that a weight stream is fetched ahead of its use.
-const AHEAD: usize = 1024;
+/// Bytes of a row up to which two rows are read side by side, and the next two fit the first-level cache meanwhile.
+pub(super) const SHORT: usize = 8 << 10;
 
 /// One step of a row: the bytes there are, then zeros (+0.0 in every format).
 #[inline]
@@ -182,7 +182,12 @@ unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usi
     // `whole` are read in place, the others from copies of 64 bytes and 16 values.
     unsafe {
         let mut acc = [[[L::zero(); PARTS]; T]; R];
+        // The next rows are requested one after the other: many streams at once are not what memory likes.
+        let ahead = weight.wrapping_add(R * step.weight_stride);
         for col in (0..whole).step_by(LANES) {
+            for line in 0..const { (R * LANES * L::BYTES).div_ceil(64) } {
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(R * L::BYTES * col + 64 * line).cast());
+            }
             for part in 0..PARTS {
                 let col = col + part * width;
                 let mut tokens = [L::zero(); T];
@@ -191,9 +196,6 @@ unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usi
                 }
                 for r in 0..R {
                     let at = weight.add(r * step.weight_stride + col * L::BYTES);
-                    if part == 0 {
-                        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
-                    }
                     let w = L::weights(at);
                     for t in 0..T {
                         acc[r][t][part] = L::mul_add(w, tokens[t], acc[r][t][part]);
