@@ -4,6 +4,8 @@
 //! activations are broadcast from memory into the product. Sums need not be added across a register. The rows after
 //! these are fetched meanwhile in the order of the file.
 
+use super::interleave::interleave;
+use super::linear::bytes;
 use super::load::Rows;
 use super::sums::add_products;
 use super::two_bits;
@@ -294,22 +296,30 @@ unsafe fn run<C: Columns, const T: usize>(tile: &mut Tile<'_>) {
 }
 
 /// Arranges the activations as [`Quads`] reads them; tokens that are not there are zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn arrange<C: Columns, const T: usize>(acts: &Acts, out: &mut [u8], sizes: [usize; 3]) {
     let len = acts.kind.map_or(1, ActKind::block_len);
     let per_block = C::VALUES / len;
     for (b, out) in out.chunks_exact_mut(sizes.iter().sum()).enumerate() {
-        out.fill(0);
         let (codes, rest) = out.split_at_mut(sizes[0]);
         let (words, scales) = rest.split_at_mut(sizes[1]);
         let [codes, words, scales] = [codes, words, scales].map(|part| part.as_chunks_mut::<4>().0);
+        for (i, codes) in codes.chunks_exact_mut(T * len / 4).enumerate() {
+            let mut quads = [[[0; 4]; 64].as_slice(); T];
+            for t in 0..T {
+                quads[t] = match t < acts.tokens {
+                    true => bytes(acts.block(b * per_block + i, t, len)).as_chunks::<4>().0,
+                    false => &quads[t][..len / 4],
+                };
+            }
+            interleave(quads, codes);
+        }
+        words.fill([0; 4]);
+        scales.fill([0; 4]);
         for t in 0..acts.tokens {
             let mut sums = [0; 16];
             for i in 0..per_block {
                 let at = acts.place(b * per_block + i, t, len);
-                let quads = acts.q[len * at..][..len].as_chunks::<4>().0;
-                for (k, quad) in quads.iter().enumerate() {
-                    codes[T * (len / 4 * i + k) + t] = quad.map(|q| q as u8);
-                }
                 sums[len / 16 * i..][..len / 16].copy_from_slice(&acts.sums[len / 16 * at..][..len / 16]);
                 scales[T * i + t] = acts.d[at].to_ne_bytes();
             }
