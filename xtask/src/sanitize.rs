@@ -163,6 +163,7 @@ fn valgrind(crates: &[&str]) -> Result<Outcome> {
             "--error-exitcode=9",
             "--leak-check=full",
             "--errors-for-leak-kinds=definite",
+            "--show-leak-kinds=definite",
         ]);
         command.arg(&test).args(VALGRIND_SKIPS.iter().flat_map(|name| ["--skip", name]));
         command.env("PROPTEST_CASES", "2").current_dir(tidy::root().join("quant-kernels"));

@@ -10,6 +10,7 @@
 use super::{GROUP, Job, MatmulScratch, Plan, ROW_GROUP, Shared, Weight, Worker};
 use crate::activations::{ActKind, Acts};
 use crate::{Activations, Error, Isa, Kernels, Parallel};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// The experts that each token goes to, `[tokens][per_token]`. Checked on creation.
@@ -191,7 +192,7 @@ impl ExpertScratch {
             let part = parts[task.projection].as_ref()?;
             Some(part.weight.slice_rows(task.expert as usize * part.rows + task.first_row, task.rows).bytes)
         };
-        parallel.run(self.tasks.len(), &|worker, index| {
+        let run = |worker: usize, index: usize| {
             let task = self.tasks[index];
             let (Some(part), Some(bytes)) = (&parts[task.projection], rows_of(&task)) else { return };
             // A panic elsewhere leaves nothing half-written that this task reads.
@@ -219,6 +220,12 @@ impl ExpertScratch {
             };
             job.task(&mut worker, task.first_row, task.rows);
             worker.gathered[kind] = gathered;
+        };
+        // Tasks shrink towards the end, so they are claimed from the first to the last, whatever order `parallel` keeps.
+        let claimed = AtomicUsize::new(0);
+        parallel.run(self.tasks.len().min(parallel.threads()), &|worker, _| {
+            let claims = std::iter::repeat_with(|| claimed.fetch_add(1, Ordering::Relaxed));
+            claims.take_while(|&index| index < self.tasks.len()).for_each(|index| run(worker, index));
         });
     }
 
