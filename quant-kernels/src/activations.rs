@@ -192,19 +192,29 @@ impl Acts {
             rows.for_each(|row| self.x.extend_from_slice(&all.x[row * cols..][..cols]));
             return;
         }
-        self.q.clear();
-        self.d.clear();
-        self.sums.clear();
-        self.reach.clear();
+        self.q.resize(tokens * cols, 0);
+        self.d.resize(tokens * (cols / len), 0.0);
+        self.sums.resize(tokens * (cols / 16), 0);
+        self.reach.resize(tokens * (cols / GROUP) * usize::from(len == GROUP), Reach::UNKNOWN);
         for first in (0..cols).step_by(GROUP) {
             let width = GROUP.min(cols - first);
-            for row in rows.clone() {
-                let at = first * all.tokens + row * width;
-                self.q.extend_from_slice(&all.q[at..][..width]);
-                self.sums.extend_from_slice(&all.sums[at / 16..][..width / 16]);
-                self.d.extend_from_slice(&all.d[at / len..][..width / len]);
+            for (token, row) in rows.clone().enumerate() {
+                let (to, from) = (first * tokens + token * width, first * all.tokens + row * width);
+                // Of a length known beforehand copies are a few instructions.
+                match width {
+                    GROUP => copy::<GROUP, _>(&mut self.q[to..], &all.q[from..]),
+                    _ => self.q[to..][..width].copy_from_slice(&all.q[from..][..width]),
+                }
+                match width {
+                    GROUP => copy::<{ GROUP / 16 }, _>(&mut self.sums[to / 16..], &all.sums[from / 16..]),
+                    _ => self.sums[to / 16..][..width / 16]
+                        .copy_from_slice(&all.sums[from / 16..][..width / 16]),
+                }
+                for (d, from) in self.d[to / len..][..width / len].iter_mut().zip(&all.d[from / len..]) {
+                    *d = *from;
+                }
                 if len == GROUP {
-                    self.reach.push(all.reach[at / GROUP]);
+                    self.reach[to / GROUP] = all.reach[from / GROUP];
                 }
             }
         }
@@ -265,6 +275,12 @@ impl Acts {
     /// Codes of block `b` of token `t`.
     pub fn block(&self, b: usize, t: usize, len: usize) -> &[i8] {
         &self.q[self.place(b, t, len) * len..][..len]
+    }
+}
+
+fn copy<const LEN: usize, T: Copy>(to: &mut [T], from: &[T]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<LEN>(), from.first_chunk()) {
+        *to = *from;
     }
 }
 

@@ -214,7 +214,7 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
                 // Meanwhile the next weights are fetched: many tokens' activations would drive the rows after these out
                 // of the cache before their turn, so these rows' next values; else in the order of the file.
                 let steps = tokens / T + tokens % T;
-                let next = tile.weight.as_ptr().wrapping_add((first_row + 16 * P) * tile.row_bytes);
+                let next = tile.ahead(first_row + 16 * P);
                 let mut fetch = if tokens > IN_ORDER {
                     let here = tile.weight.as_ptr().wrapping_add(first_row * tile.row_bytes + at + F::BYTES);
                     let from = if first + 256 < cols { here } else { next };
