@@ -5,6 +5,7 @@
 
 use crate::matmul::Shared;
 use crate::{Isa, Parallel, Serial, rms_norm};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How activations meet the weights of a type.
@@ -138,26 +139,30 @@ impl Acts {
         let (q, d, sums) = (Shared::new(&mut self.q), Shared::new(&mut self.d), Shared::new(&mut self.sums));
         let reach = Shared::new(&mut self.reach);
         let quantize = quantizer(isa);
-        rows(parallel, x, cols, &|token, row| {
+        tasks(parallel, x, cols, &|rows| {
             let mut normed = [0.0; GROUP];
-            for (x, first) in row.chunks(GROUP).zip((0..).step_by(GROUP)) {
-                let (mut x, width) = (x, x.len());
-                if let Some(norm) = norm {
-                    let weight = &norm.weight[first..first + width];
-                    rms_norm::weighted(isa, x, weight, norm.scales[token], &mut normed[..width]);
-                    x = &normed[..width];
+            for first in (0..cols).step_by(GROUP) {
+                let width = GROUP.min(cols - first);
+                // Next to each other in memory, unlike the groups of a token.
+                for token in rows.clone() {
+                    let mut x = &x[token * cols + first..][..width];
+                    if let Some(norm) = norm {
+                        let weight = &norm.weight[first..first + width];
+                        rms_norm::weighted(isa, x, weight, norm.scales[token], &mut normed[..width]);
+                        x = &normed[..width];
+                    }
+                    let at = first * tokens + token * width;
+                    // SAFETY: a token belongs to one task.
+                    let (q, d, sums, reach) = unsafe {
+                        (
+                            q.slice(at, width),
+                            d.slice(at / len, width / len),
+                            sums.slice(at / 16, width / 16),
+                            reach.slice(at / GROUP * bounds, bounds),
+                        )
+                    };
+                    reach.fill(quantize(x, q, d, sums));
                 }
-                let at = first * tokens + token * width;
-                // SAFETY: a token belongs to one task.
-                let (q, d, sums, reach) = unsafe {
-                    (
-                        q.slice(at, width),
-                        d.slice(at / len, width / len),
-                        sums.slice(at / 16, width / 16),
-                        reach.slice(at / GROUP * bounds, bounds),
-                    )
-                };
-                reach.fill(quantize(x, q, d, sums));
             }
         });
     }
@@ -187,19 +192,29 @@ impl Acts {
             rows.for_each(|row| self.x.extend_from_slice(&all.x[row * cols..][..cols]));
             return;
         }
-        self.q.clear();
-        self.d.clear();
-        self.sums.clear();
-        self.reach.clear();
+        self.q.resize(tokens * cols, 0);
+        self.d.resize(tokens * (cols / len), 0.0);
+        self.sums.resize(tokens * (cols / 16), 0);
+        self.reach.resize(tokens * (cols / GROUP) * usize::from(len == GROUP), Reach::UNKNOWN);
         for first in (0..cols).step_by(GROUP) {
             let width = GROUP.min(cols - first);
-            for row in rows.clone() {
-                let at = first * all.tokens + row * width;
-                self.q.extend_from_slice(&all.q[at..][..width]);
-                self.sums.extend_from_slice(&all.sums[at / 16..][..width / 16]);
-                self.d.extend_from_slice(&all.d[at / len..][..width / len]);
+            for (token, row) in rows.clone().enumerate() {
+                let (to, from) = (first * tokens + token * width, first * all.tokens + row * width);
+                // Of a length known beforehand copies are a few instructions.
+                match width {
+                    GROUP => copy::<GROUP, _>(&mut self.q[to..], &all.q[from..]),
+                    _ => self.q[to..][..width].copy_from_slice(&all.q[from..][..width]),
+                }
+                match width {
+                    GROUP => copy::<{ GROUP / 16 }, _>(&mut self.sums[to / 16..], &all.sums[from / 16..]),
+                    _ => self.sums[to / 16..][..width / 16]
+                        .copy_from_slice(&all.sums[from / 16..][..width / 16]),
+                }
+                for (d, from) in self.d[to / len..][..width / len].iter_mut().zip(&all.d[from / len..]) {
+                    *d = *from;
+                }
                 if len == GROUP {
-                    self.reach.push(all.reach[at / GROUP]);
+                    self.reach[to / GROUP] = all.reach[from / GROUP];
                 }
             }
         }
@@ -263,6 +278,12 @@ impl Acts {
     }
 }
 
+fn copy<const LEN: usize, T: Copy>(to: &mut [T], from: &[T]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<LEN>(), from.first_chunk()) {
+        *to = *from;
+    }
+}
+
 /// The next [`Acts::stamp`].
 fn stamp() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
@@ -280,15 +301,27 @@ pub(crate) const SERIAL_VALUES: usize = 1 << 14;
 
 /// Calls `work(token, row)` for every row, one or several rows to a task.
 fn rows(parallel: &dyn Parallel, x: &[f32], cols: usize, work: &(dyn Fn(usize, &[f32]) + Sync)) {
-    let parallel: &dyn Parallel = if x.len() <= SERIAL_VALUES { &Serial } else { parallel };
-    let rows = (SERIAL_VALUES / 2 / cols.max(1)).clamp(1, 8);
-    parallel.run(x.len().div_ceil(rows * cols.max(1)), &|_, task| {
-        let first = task * rows;
-        for (i, row) in x[first * cols..].chunks_exact(cols).take(rows).enumerate() {
-            work(first + i, row);
+    tasks(parallel, x, cols, &|tokens| {
+        for token in tokens {
+            work(token, &x[token * cols..][..cols]);
         }
     });
 }
+
+/// Calls `work` for all tokens, one or several at a time.
+fn tasks(parallel: &dyn Parallel, x: &[f32], cols: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
+    let parallel: &dyn Parallel = if x.len() <= SERIAL_VALUES { &Serial } else { parallel };
+    let tokens = x.len() / cols.max(1);
+    let least = SERIAL_VALUES / 2 / cols.max(1);
+    let rows = least.max(tokens / (TASKS_PER_THREAD * parallel.threads())).clamp(1, 8);
+    parallel.run(tokens.div_ceil(rows), &|_, task| {
+        let first = task * rows;
+        work(first..tokens.min(first + rows));
+    });
+}
+
+/// Tasks that a thread may well have.
+const TASKS_PER_THREAD: usize = 8;
 
 /// The factor that an RMS norm multiplies each row with.
 pub(crate) fn norm_scales(

@@ -206,6 +206,9 @@ fn large_shapes_equal_the_scalar_dot() {
         let blocks = 2048 / ty.ty.block_len().max(ty.acts.block_len());
         check(&ty, 300, blocks, 1, true, 11);
         check(&ty, 150, blocks / 4, 33, true, 12);
+        // Terms and activations of long rows are more than the caches nearby hold.
+        check(&ty, 19, 4 * blocks + 3, 1, true, 13);
+        check(&ty, 19, 4 * blocks + 3, 4, true, 14);
     }
 }
 

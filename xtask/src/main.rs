@@ -41,8 +41,10 @@ Tasks:
                         token ids in files; without words the bundled model on its held-out stories
   compare A.json B.json [--all] [--fail-below 0.95]
                         two saved runs, figure by figure; those beyond noise, or all
-  sanitize [address] [leak] [thread] [miri] [valgrind]
-                        tests under the sanitizers, miri and valgrind; without a word all of them
+  sanitize [address] [thread] [miri] [valgrind] [CRATE..]
+                        tests under the sanitizers (address finds leaks too), miri and valgrind, of some crates;
+                        without a word all of them, but for tests of a model's quality, which take longest and go
+                        through the same code
   model FILE [--shape llama-3.2-1b|..] [--type q4_k_m|q8_0|..] [--seed N]
                         write a synthetic model: real shapes, random weights
   help                  this text

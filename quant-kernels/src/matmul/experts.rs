@@ -2,11 +2,16 @@
 //!
 //! Tokens are grouped by expert, so that an expert's rows are read once for all of its tokens, and experts that nobody
 //! chose are not read at all. The bits are those of [`Kernels::matmul`] of one token with one expert.
+//!
+//! With few tokens the memory's pace is the limit, so memory must not rest between experts: they come in the order of the
+//! file, kernels of several tokens ask for the next task's rows at the end of one, and for those of one token, which ask
+//! for what follows in memory, a task asks for its first rows before anything else.
 
-use super::{GROUP, Job, MatmulScratch, Plan, ROW_GROUP, Shared, TASKS_PER_THREAD, Weight, Worker};
-use crate::activations::{ActKind, Acts, SERIAL_VALUES};
-use crate::{Activations, Error, Isa, Kernels, Parallel, Serial};
-use std::sync::{Mutex, PoisonError, RwLock};
+use super::{GROUP, Job, MatmulScratch, Plan, ROW_GROUP, Shared, Weight, Worker};
+use crate::activations::{ActKind, Acts};
+use crate::{Activations, Error, Isa, Kernels, Parallel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The experts that each token goes to, `[tokens][per_token]`. Checked on creation.
 #[derive(Debug, Clone, Copy)]
@@ -59,20 +64,22 @@ pub(super) struct ExpertScratch {
     places: Vec<u32>,
     /// Where each expert's places begin, and after the last one their end.
     starts: Vec<usize>,
-    /// Chosen experts, those with most tokens first.
-    chosen: Vec<u32>,
-    /// The activations of the chosen experts, in that order; sorted so, the buffers of all calls together stay within a
-    /// small multiple of the largest call.
-    acts: Vec<[RwLock<Acts>; 3]>,
     tasks: Vec<Task>,
+}
+
+/// The activations of one expert's tokens, as a worker collected them: kept for its next task.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    acts: Acts,
+    /// Whose they are: the stamp of all activations, and the expert.
+    of: Option<(u64, u32)>,
 }
 
 /// Some rows of one expert's part of one projection.
 #[derive(Debug, Clone, Copy)]
 struct Task {
     projection: usize,
-    /// Index into [`ExpertScratch::chosen`].
-    rank: usize,
+    expert: u32,
     first_row: usize,
     rows: usize,
 }
@@ -104,7 +111,6 @@ impl Kernels {
         for kind in [ActKind::F32, ActKind::Q32, ActKind::Q256] {
             if needed[kind as usize] {
                 acts[kind as usize].quantize(self.isa(), parallel, kind, x, None, cols);
-                experts.gather(parallel, &acts[kind as usize], kind, routes, rows);
             }
         }
         if workers.len() < parallel.threads() {
@@ -116,7 +122,8 @@ impl Kernels {
             for (part, p) in parts.iter_mut().zip(group) {
                 *part = self.part(activations, routes, p);
             }
-            experts.run(parallel, workers, &parts);
+            let slots = if rows == tokens { routes.per_token } else { 1 };
+            experts.run(parallel, workers, acts, slots, &parts);
         }
         Ok(())
     }
@@ -172,52 +179,68 @@ impl Kernels {
 }
 
 impl ExpertScratch {
-    /// Runs all tasks in one parallel region.
-    fn run(&self, parallel: &dyn Parallel, workers: &[Mutex<Worker>], parts: &[Option<Part<'_>>; GROUP]) {
-        parallel.run(self.tasks.len(), &|worker, task| {
-            let Task { projection, rank, first_row, rows } = self.tasks[task];
-            let Some(part) = &parts[projection] else { return };
-            let expert = self.chosen[rank] as usize;
-            let acts = &self.acts[rank][part.plan.kind as usize];
+    /// Runs all tasks in one parallel region; a row of the activations `all` serves `slots` places.
+    fn run(
+        &self,
+        parallel: &dyn Parallel,
+        workers: &[Mutex<Worker>],
+        all: &[Acts; 3],
+        slots: usize,
+        parts: &[Option<Part<'_>>; GROUP],
+    ) {
+        let rows_of = |task: &Task| {
+            let part = parts[task.projection].as_ref()?;
+            Some(part.weight.slice_rows(task.expert as usize * part.rows + task.first_row, task.rows).bytes)
+        };
+        let run = |worker: usize, index: usize| {
+            let task = self.tasks[index];
+            let (Some(part), Some(bytes)) = (&parts[task.projection], rows_of(&task)) else { return };
             // A panic elsewhere leaves nothing half-written that this task reads.
-            let acts = acts.read().unwrap_or_else(PoisonError::into_inner);
             let mut worker = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-            // Workers claim tasks in turn, so this one's next is as many tasks on as there are workers.
-            let next = self.tasks.get(task + parallel.threads()).and_then(|next| {
-                let part = parts[next.projection].as_ref()?;
-                let first_row = self.chosen[next.rank] as usize * part.rows + next.first_row;
-                Some(part.weight.slice_rows(first_row, next.rows).bytes)
-            });
+            let (kind, places) = (part.plan.kind as usize, self.places_of(task.expert));
+            if places.len() == 1 {
+                request(&bytes[..bytes.len().min(FIRST)]);
+            }
+            let mut gathered = std::mem::take(&mut worker.gathered[kind]);
+            let first = task.expert as usize * part.rows;
             let job = Job {
-                weight: part.weight.slice_rows(expert * part.rows, part.rows),
-                bias: part.bias.map(|bias| &bias[expert * part.rows..][..part.rows]),
+                weight: part.weight.slice_rows(first, part.rows),
+                bias: part.bias.map(|bias| &bias[first..][..part.rows]),
                 out: part.out,
-                out_tokens: Some(self.places_of(expert)),
-                next,
-                acts: &acts,
+                out_tokens: Some(places),
+                // Workers claim tasks in turn, so this one's next is as many tasks on as there are workers.
+                next: self.tasks.get(index + parallel.threads()).and_then(rows_of),
+                acts: gathered.get(
+                    &all[kind],
+                    task.expert,
+                    places.iter().map(|&place| place as usize / slots),
+                ),
                 kernels: part.plan.kernels,
                 reference: part.plan.reference,
             };
-            job.task(&mut worker, first_row, rows);
+            job.task(&mut worker, task.first_row, task.rows);
+            worker.gathered[kind] = gathered;
+        };
+        // Tasks shrink towards the end, so they are claimed from the first to the last, whatever order `parallel` keeps.
+        let claimed = AtomicUsize::new(0);
+        parallel.run(self.tasks.len().min(parallel.threads()), &|worker, _| {
+            let claims = std::iter::repeat_with(|| claimed.fetch_add(1, Ordering::Relaxed));
+            claims.take_while(|&index| index < self.tasks.len()).for_each(|index| run(worker, index));
         });
     }
 
     /// Where an expert's outputs go.
-    fn places_of(&self, expert: usize) -> &[u32] {
-        &self.places[self.starts[expert]..self.starts[expert + 1]]
+    fn places_of(&self, expert: u32) -> &[u32] {
+        &self.places[self.starts[expert as usize]..self.starts[expert as usize + 1]]
     }
 
-    /// Groups the places by expert and ranks the experts: a counting sort.
+    /// Groups the places by expert: a counting sort.
     fn group(&mut self, routes: Routes<'_>) {
         self.starts.clear();
         self.starts.resize(routes.experts + 1, 0);
         for &id in routes.ids {
             self.starts[id as usize] += 1;
         }
-        self.chosen.clear();
-        self.chosen.extend((0u32..).zip(&self.starts).filter(|(_, count)| **count > 0).map(|(id, _)| id));
-        let counts = &self.starts;
-        self.chosen.sort_unstable_by_key(|&id| (std::cmp::Reverse(counts[id as usize]), id));
         // Counts to ends; filling from the back turns ends into starts.
         let mut end = 0;
         for start in &mut self.starts {
@@ -229,47 +252,67 @@ impl ExpertScratch {
             self.starts[id as usize] -= 1;
             self.places[self.starts[id as usize]] = place as u32;
         }
-        if self.acts.len() < self.chosen.len() {
-            self.acts.resize_with(self.chosen.len(), Default::default);
-        }
     }
 
-    /// Collects each expert's activations from those of all rows.
-    fn gather(&self, parallel: &dyn Parallel, all: &Acts, kind: ActKind, routes: Routes<'_>, rows: usize) {
-        let shared = rows != routes.ids.len();
-        // A small input is copied before a region would have started.
-        let serial = routes.ids.len() * all.cols <= SERIAL_VALUES;
-        let parallel = if serial { &Serial } else { parallel };
-        parallel.run(self.chosen.len(), &|_, rank| {
-            let expert = self.chosen[rank] as usize;
-            let rows = self.places_of(expert).iter().map(|&place| {
-                let place = place as usize;
-                if shared { place / routes.per_token } else { place }
-            });
-            let mut acts = self.acts[rank][kind as usize].write().unwrap_or_else(PoisonError::into_inner);
-            acts.gather(all, rows);
-        });
-    }
-
-    /// Cuts the work into tasks, the experts with most tokens first: rows of a task are a multiple of the row groups, and
-    /// fewer where more tokens meet them.
+    /// Cuts the work into tasks, in the order of the file: whole experts, and towards the end less and less of one, so
+    /// that the workers end together. The projections of an expert follow each other, for they share its activations.
     fn split(&mut self, threads: usize, routes: Routes<'_>, projections: &[ExpertProjection<'_>]) {
         self.tasks.clear();
-        for (projection, p) in projections.iter().enumerate() {
-            let per_expert = p.weight.rows / routes.experts;
-            let share = routes.ids.len() * per_expert / (threads * TASKS_PER_THREAD);
-            for (rank, &expert) in self.chosen.iter().enumerate() {
-                let expert = expert as usize;
-                let tokens = self.starts[expert + 1] - self.starts[expert];
-                let rows = if threads == 1 { per_expert } else { share / tokens };
-                let rows = rows.max(1).next_multiple_of(ROW_GROUP);
-                for first_row in (0..per_expert).step_by(rows) {
-                    let rows = rows.min(per_expert - first_row);
-                    self.tasks.push(Task { projection, rank, first_row, rows });
+        let chosen = (0..).zip(self.starts.windows(2)).filter(|(_, ends)| ends[0] < ends[1]);
+        let chosen = chosen.map(|(expert, ends)| (expert, (ends[1] - ends[0]).max(READ)));
+        let rows = |p: &ExpertProjection<'_>| p.weight.rows / routes.experts;
+        let all_rows: usize = projections.iter().map(rows).sum();
+        let mut left = chosen.clone().map(|(_, cost)| cost * all_rows).sum::<usize>();
+        for (expert, cost) in chosen {
+            for (projection, p) in projections.iter().enumerate() {
+                let mut first_row = 0;
+                while first_row < rows(p) {
+                    let rest = rows(p) - first_row;
+                    let share = (left / (threads * SHARES) / cost).max(1);
+                    let pieces = if threads == 1 { 1 } else { rest.div_ceil(share) };
+                    let rows = rest.div_ceil(pieces).next_multiple_of(ROW_GROUP).min(rest);
+                    self.tasks.push(Task { projection, expert, first_row, rows });
+                    first_row += rows;
+                    left -= cost * rows;
                 }
             }
         }
     }
+}
+
+impl Gathered {
+    /// The activations of an expert whose tokens are these rows of `all`.
+    fn get<'a>(
+        &'a mut self,
+        all: &'a Acts,
+        expert: u32,
+        rows: impl ExactSizeIterator<Item = usize> + Clone,
+    ) -> &'a Acts {
+        if rows.len() == all.tokens && rows.clone().eq(0..all.tokens) {
+            return all;
+        }
+        let of = Some((all.stamp, expert));
+        if self.of != of {
+            self.acts.gather(all, rows);
+            self.of = of;
+        }
+        &self.acts
+    }
+}
+
+/// What is left is shared out among the workers in so many tasks each.
+const SHARES: usize = 2;
+/// Rows cost reading them, which takes as long as multiplying so many tokens with them.
+const READ: usize = 3;
+/// Bytes of a task's rows that are asked for first: as far ahead as the kernels of one token ask.
+const FIRST: usize = 16 << 10;
+
+/// Asks for memory that will be read soon, where there is an instruction for it.
+fn request(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    crate::x86::request(bytes);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
 
 /// The experts' answers to one token become one: `out = sum over slots of weights[slot] * y[slot]`, added in the order

@@ -12,7 +12,7 @@ pub use tile::{Scratch, Tile};
 use crate::activations::{ActKind, Acts, Input, RowNorm, norm_scales};
 use crate::types::TypeKernels;
 use crate::{Error, GgmlType, Kernels, Parallel};
-use experts::ExpertScratch;
+use experts::{ExpertScratch, Gathered};
 use std::sync::{Mutex, PoisonError};
 
 /// How activations are treated.
@@ -106,6 +106,8 @@ struct Worker {
     /// Reference mode: a row of dequantized values, and rows of them as little-endian bytes.
     values: Vec<f32>,
     rows: Vec<u8>,
+    /// Activations of one expert, of each kind.
+    gathered: [Gathered; 3],
 }
 
 /// Projections that share one parallel region; more are run in groups.

@@ -28,6 +28,7 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Safety
     /// No other task of the region reaches these elements.
+    #[inline(always)]
     pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &'a mut [T] {
         assert!(start <= self.len && len <= self.len - start, "a shared slice out of range");
         // SAFETY: within the borrowed slice (checked), and exclusive by the caller's promise.
@@ -143,7 +144,7 @@ impl<'a> Tile<'a> {
     }
 
     /// Where the dot products of `rows` rows from `row` on with one token go, and the bias to be added.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn part(&mut self, token: usize, row: usize, rows: usize) -> (&mut [f32], Option<&[f32]>) {
         assert!(
             row <= self.rows && rows <= self.rows - row && token < self.acts.tokens,

@@ -3,6 +3,9 @@
 //! A token is some hundred short regions, so workers must begin at once. Between regions a worker spins, then
 //! yields its core, then sleeps. Workers *join* a region; one that comes late (asleep, or its core lent to a
 //! neighbour) finds it closed and nobody has waited for it.
+//!
+//! A worker claims the tasks of its own share in order, so what it reads of a matrix is one stretch of memory, and the
+//! end of one task fetches the beginning of the next; then it helps the others.
 
 use super::Parallel;
 use crate::Error;
@@ -42,14 +45,19 @@ struct Job {
     count: usize,
 }
 
+/// The next of a worker's tasks, in a cache line of its own (two, for neighbours are fetched in pairs).
+#[derive(Default)]
+#[repr(align(128))]
+struct Share(AtomicUsize);
+
 /// The state that callers and workers share.
 struct Region {
     /// Number of the region in the upper half, [`OPEN`], and below it how many workers are inside.
     state: AtomicU64,
     /// Written by the caller only while the region is closed and empty, read by workers only while inside.
     job: UnsafeCell<Option<Job>>,
-    /// The next index to claim.
-    next: AtomicUsize,
+    /// What is left of each worker's share.
+    shares: Box<[Share]>,
     /// The first panic of the region.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     sleepers: AtomicUsize,
@@ -85,7 +93,7 @@ impl Team {
         let shared = Arc::new(Region {
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            shares: (0..wanted).map(|_| Share::default()).collect(),
             panic: Mutex::new(None),
             sleepers: AtomicUsize::new(0),
             sleep: Mutex::new(()),
@@ -134,19 +142,29 @@ impl Region {
         }
     }
 
-    /// Claims and runs tasks until none are left; keeps the first panic.
+    /// The first task of worker `share`, and, of the one after the last, the end.
+    fn start(&self, share: usize, count: usize) -> usize {
+        let (each, more) = (count / self.shares.len(), count % self.shares.len());
+        each * share + more.min(share)
+    }
+
+    /// Claims and runs tasks until none are left, this worker's own first; keeps the first panic.
     fn work(&self, worker: usize, job: Job) {
+        let shares = self.shares.len();
         let claims = || {
-            loop {
-                let index = self.next.fetch_add(1, Ordering::Relaxed);
-                if index >= job.count {
-                    return;
+            for share in (worker..shares).chain(0..worker) {
+                let end = self.start(share + 1, job.count);
+                loop {
+                    let index = self.shares[share].0.fetch_add(1, Ordering::Relaxed);
+                    if index >= end {
+                        break;
+                    }
+                    (job.task)(worker, index);
                 }
-                (job.task)(worker, index);
             }
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(claims)) {
-            self.next.store(job.count, Ordering::Relaxed);
+            self.shares.iter().for_each(|share| share.0.store(job.count, Ordering::Relaxed));
             let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
             if first.is_none() {
                 *first = Some(panic);
@@ -221,7 +239,9 @@ impl Parallel for Team {
         let job = Job { task, count };
         // SAFETY: `busy` is held and the last region was left closed and empty, so nobody reads the job.
         unsafe { *region.job.get() = Some(job) };
-        region.next.store(0, Ordering::Relaxed);
+        for (worker, share) in region.shares.iter().enumerate() {
+            share.0.store(region.start(worker, count), Ordering::Relaxed);
+        }
         let last = number(region.state.load(Ordering::Relaxed));
         region.state.store((last + 1) << 32 | OPEN, Ordering::SeqCst);
         region.wake_sleepers();

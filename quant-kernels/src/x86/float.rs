@@ -131,8 +131,8 @@ pub(super) trait Load<const PARTS: usize> {
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 }
 
-/// Bytes that a weight stream is fetched ahead of its use.
-const AHEAD: usize = 1024;
+/// Bytes of a row up to which two rows are read side by side, and the next two fit the first-level cache meanwhile.
+pub(super) const SHORT: usize = 8 << 10;
 
 /// One step of a row: the bytes there are, then zeros (+0.0 in every format).
 #[inline]
@@ -182,7 +182,12 @@ unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usi
     // `whole` are read in place, the others from copies of 64 bytes and 16 values.
     unsafe {
         let mut acc = [[[L::zero(); PARTS]; T]; R];
+        // The next rows are requested one after the other: many streams at once are not what memory likes.
+        let ahead = weight.wrapping_add(R * step.weight_stride);
         for col in (0..whole).step_by(LANES) {
+            for line in 0..const { (R * LANES * L::BYTES).div_ceil(64) } {
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(R * L::BYTES * col + 64 * line).cast());
+            }
             for part in 0..PARTS {
                 let col = col + part * width;
                 let mut tokens = [L::zero(); T];
@@ -191,9 +196,6 @@ unsafe fn micro<L: Load<PARTS>, const PARTS: usize, const R: usize, const T: usi
                 }
                 for r in 0..R {
                     let at = weight.add(r * step.weight_stride + col * L::BYTES);
-                    if part == 0 {
-                        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
-                    }
                     let w = L::weights(at);
                     for t in 0..T {
                         acc[r][t][part] = L::mul_add(w, tokens[t], acc[r][t][part]);
@@ -321,7 +323,7 @@ unsafe fn block<M: Micro>(
     let weight = &tile.weight[first_row * tile.row_bytes..][..rows * tile.row_bytes];
     let acc_stride = rows.next_multiple_of(8) * LANES;
     let sums = tokens * acc_stride;
-    let acc = if x.count == 1 {
+    if x.count == 1 {
         let acc = aligned(buffer, sums);
         let step = Step {
             weight,
@@ -335,27 +337,46 @@ unsafe fn block<M: Micro>(
             acc_stride,
         };
         // SAFETY: the caller vouches for the tier.
-        unsafe { M::direct(step) };
-        acc
-    } else {
-        let width = cols.min(float_panels::COLS).next_multiple_of(LANES);
-        let panel = rows.next_multiple_of(M::ROWS) * width * M::PACKED / 4;
-        let (acc, panel) = aligned(buffer, sums + panel).split_at_mut(sums);
-        // SAFETY: the caller vouches for the tier.
-        unsafe { by_panels::<M>(weight, rows, x, groups, bytes_mut(panel), acc) };
-        acc
+        unsafe {
+            M::direct(step);
+            store::<M>(tile, first_token, first_row..first_row + rows, acc);
+        }
+        return;
+    }
+    let width = cols.min(float_panels::COLS).next_multiple_of(LANES);
+    let panel = rows.next_multiple_of(M::ROWS) * width * M::PACKED / 4;
+    let (acc, panel) = aligned(buffer, sums + panel).split_at_mut(sums);
+    // Sums are stored as soon as a group of tokens has them, while they are in the cache.
+    // SAFETY: the caller vouches for the tier.
+    let done = |token, acc: &[f32]| unsafe {
+        store::<M>(tile, token, first_row..first_row + rows, acc);
     };
-    for (token, acc) in acc.chunks_exact(acc_stride).enumerate() {
-        for (group, acc) in acc.as_chunks::<{ 8 * LANES }>().0.iter().enumerate() {
-            // SAFETY: the caller vouches for the tier.
-            let sums = unsafe { M::trees(acc) };
-            let row = group * 8;
-            tile.store(first_token + token, first_row + row, &sums[..8.min(rows - row)]);
+    // SAFETY: the caller vouches for the tier.
+    unsafe { by_panels::<M>(weight, rows, x, groups, bytes_mut(panel), acc, done) };
+}
+
+/// Stores the sums of some rows and the tokens from `token` on.
+///
+/// # Safety
+/// The CPU has the tier of `M`.
+unsafe fn store<M: Micro>(tile: &mut Tile<'_>, token: usize, rows: Range<usize>, acc: &[f32]) {
+    for (token, acc) in (token..).zip(acc.chunks_exact(rows.len().next_multiple_of(8) * LANES)) {
+        for (row, acc) in rows.clone().step_by(8 * STORED).zip(acc.chunks(8 * STORED * LANES)) {
+            let mut sums = [0.0; 8 * STORED];
+            for (acc, sums) in acc.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
+                // SAFETY: as the caller promises.
+                *sums = unsafe { M::trees(acc) };
+            }
+            tile.store(token, row, &sums[..(8 * STORED).min(rows.end - row)]);
         }
     }
 }
 
-/// Accumulates all columns of some groups of tokens, panel by panel; `panel` has room for the weights of one.
+/// Eights of rows that are stored at a time.
+const STORED: usize = 8;
+
+/// Accumulates all columns of some groups of tokens, panel by panel; `panel` has room for the weights of one. `done` gets
+/// the sums of each group of tokens, whose first it is told.
 ///
 /// # Safety
 /// The CPU has the tier of `M`.
@@ -366,11 +387,13 @@ unsafe fn by_panels<M: Micro>(
     groups: Range<usize>,
     panel: &mut [u8],
     acc: &mut [f32],
+    mut done: impl FnMut(usize, &[f32]),
 ) {
-    if x.cols == 0 {
-        return acc.fill(0.0);
-    }
     let first_token = x.first(groups.start);
+    if x.cols == 0 {
+        acc.fill(0.0);
+        return done(first_token, acc);
+    }
     let acc_stride = acc.len() / (x.first(groups.end) - first_token);
     let row_bytes = weight.len() / rows;
     let value_bytes = row_bytes / x.cols;
@@ -395,20 +418,24 @@ unsafe fn by_panels<M: Micro>(
             } else {
                 (if next_col < x.cols { next_col } else { 0 }, groups.start)
             };
-            let from = x.first(g);
+            let (from, to) = (x.first(g), x.first(g + 1));
+            let acc = &mut acc[(from - first_token) * acc_stride..][..(to - from) * acc_stride];
             // SAFETY: the caller vouches for the tier.
             unsafe {
                 M::panels(Panels {
                     weight: panel,
                     groups: rows.div_ceil(M::ROWS),
                     x: x.panel(first_col, g),
-                    tokens: x.first(g + 1) - from,
+                    tokens: to - from,
                     steps,
-                    acc: &mut acc[(from - first_token) * acc_stride..],
+                    acc,
                     acc_stride,
                     resume: first_col > 0,
                     next: x.panel(next.0, next.1),
                 });
+            }
+            if next_col >= x.cols {
+                done(from, acc);
             }
         }
     }

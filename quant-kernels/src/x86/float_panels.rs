@@ -12,8 +12,9 @@ use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 
 /// Columns of a panel: the tokens of a micro-tile stay in L1 while the panel's rows stream from L2.
 pub(super) const COLS: usize = 1024;
-/// Bytes of a panel of weights: half of a common L2.
-const PANEL: usize = 512 << 10;
+/// Bytes of a panel of weights: nearly half of a common L2. Its rows' sums, 64 bytes each, are no multiple of 4 KiB: those of
+/// the tokens of a micro-tile would drive one another out of the same sets of the first-level cache.
+const PANEL: usize = 480 << 10;
 
 /// Bytes of weights that are fetched from the second-level cache ahead of their use.
 const AHEAD: usize = 2048;

@@ -3,7 +3,8 @@
 
 use super::engine::Engine;
 use super::plan::{
-    EXPERT, EXPERT_TOKENS, EXPERTS, Figures, Job, Measured, Memory, SHAPES, Shape, USED, tables,
+    EXPERT, EXPERT_TOKENS, EXPERTS, Figures, Job, Measured, Memory, SHAPES, Shape, USED, expert_operations,
+    tables,
 };
 use super::{Options, build_ours, build_peer};
 use crate::model::blocks;
@@ -104,6 +105,8 @@ struct Round {
     quant: String,
     /// Answers with a rate by itself, under this name.
     limit: Option<(String, &'static str)>,
+    /// The same, where arithmetic and reading both may be the limit.
+    peak: Option<(String, &'static str)>,
     plain: Option<String>,
     repack: Option<String>,
     vec_dot: Option<String>,
@@ -157,6 +160,7 @@ impl Bench<'_> {
         let round = Round {
             quant: job.clone(),
             limit: None,
+            peak: None,
             plain: None,
             repack: None,
             vec_dot: known.then_some(job),
@@ -182,6 +186,7 @@ impl Bench<'_> {
         let round = Round {
             quant: mul(place),
             limit: Some((format!("read {place} {threads}"), "gb_per_s")),
+            peak: None,
             plain: known.then(|| mul(place)),
             // The repacked weights lie in a buffer of ggml's own, whatever ours lie in.
             repack: (known && file).then(|| mul("repack")),
@@ -199,6 +204,7 @@ impl Bench<'_> {
         let round = Round {
             quant: mul("file"),
             limit: Some((format!("peak {threads}"), "gops")),
+            peak: None,
             plain: known.then(|| mul("file")),
             repack: known.then(|| mul("repack")),
             vec_dot: None,
@@ -215,11 +221,12 @@ impl Bench<'_> {
         };
         let round = Round {
             quant: job("file"),
-            limit: None,
+            limit: Some((format!("read file {threads}"), "gb_per_s")),
+            peak: Some((format!("peak {threads}"), "gops")),
             plain: known.then(|| job("file")),
             repack: known.then(|| job("repack")),
             vec_dot: None,
-            work: 2.0 * (rows * cols * tokens * USED) as f64 / 1e9,
+            work: expert_operations(tokens) / 1e9,
             vec_dot_work: 0.0,
         };
         self.rounds(ty, Job::Experts { tokens }, threads, &round)
@@ -229,9 +236,11 @@ impl Bench<'_> {
     fn rounds(&mut self, ty: GgmlType, job: Job, threads: usize, round: &Round) -> Result<()> {
         let mut figures = Figures::default();
         for _ in 0..self.options.reps {
-            if let Some((job, answer)) = &round.limit {
-                std::thread::sleep(SETTLE);
-                figures.limit.push(self.ours.ask(job)?[answer].as_f64().unwrap_or_default());
+            for (limit, samples) in [(&round.limit, &mut figures.limit), (&round.peak, &mut figures.peak)] {
+                if let Some((job, answer)) = limit {
+                    std::thread::sleep(SETTLE);
+                    samples.push(self.ours.ask(job)?[answer].as_f64().unwrap_or_default());
+                }
             }
             figures.quant.push(round.work / self.ours.seconds(&round.quant)?.unwrap_or(f64::NAN));
             let Some(peer) = &mut self.peer else { continue };

@@ -39,8 +39,10 @@ pub const EXPERT_TOKENS: [usize; 4] = [1, 4, 32, 512];
 #[derive(Debug, Default)]
 pub struct Figures {
     pub quant: Samples,
-    /// The machine's limit.
+    /// The machine's limit: for [`Job::Experts`] that of reading.
     pub limit: Samples,
+    /// [`Job::Experts`]: the machine's limit of arithmetic.
+    pub peak: Samples,
     /// ggml on the weights as they lie.
     pub plain: Samples,
     /// ggml on repacked weights.
@@ -106,8 +108,35 @@ const HEADS: [&[&str]; 4] = [
         "ratio",
     ],
     &["type", "shape", "tokens", "threads", "quant", "peak", "percent", "mul_mat", "repack", "ratio", "cost"],
-    &["type", "tokens", "threads", "quant", "mul_mat_id", "repack", "ratio"],
+    &[
+        "type",
+        "tokens",
+        "threads",
+        "quant",
+        "GB/s",
+        "read",
+        "percent",
+        "peak",
+        "percent",
+        "mul_mat_id",
+        "repack",
+        "ratio",
+        "at most",
+    ],
 ];
+
+/// Bytes of the experts that so many tokens choose, each once: the mean over random choices.
+pub fn expert_bytes(ty: GgmlType, tokens: usize) -> f64 {
+    let [rows, cols] = EXPERT;
+    let nobodys = (1.0 - USED as f64 / EXPERTS as f64).powi(tokens as i32);
+    EXPERTS as f64 * (1.0 - nobodys) * (rows * ty.row_bytes(cols)) as f64
+}
+
+/// Operations of so many tokens with the experts that they choose.
+pub fn expert_operations(tokens: usize) -> f64 {
+    let [rows, cols] = EXPERT;
+    2.0 * (rows * cols * tokens * USED) as f64
+}
 
 fn shape_name([rows, cols]: Shape) -> String {
     format!("{rows}x{cols}")
@@ -135,13 +164,22 @@ impl Measured {
     pub fn row(&self) -> Value {
         let f = &self.figures;
         let names = match self.job {
-            Job::Cache | Job::Gemv { .. } => {
-                ["quant_gb_per_s", "limit_gb_per_s", "plain_gb_per_s", "repack_gb_per_s", "vec_dot_gb_per_s"]
+            Job::Cache | Job::Gemv { .. } => [
+                "quant_gb_per_s",
+                "limit_gb_per_s",
+                "",
+                "plain_gb_per_s",
+                "repack_gb_per_s",
+                "vec_dot_gb_per_s",
+            ],
+            Job::Gemm { .. } => ["quant_gops", "limit_gops", "", "plain_gops", "repack_gops", "vec_dot_gops"],
+            Job::Experts { .. } => {
+                ["quant_gops", "read_gb_per_s", "peak_gops", "plain_gops", "repack_gops", "vec_dot_gops"]
             }
-            _ => ["quant_gops", "limit_gops", "plain_gops", "repack_gops", "vec_dot_gops"],
         };
-        let all = [&f.quant, &f.limit, &f.plain, &f.repack, &f.vec_dot];
-        let named: Vec<(&str, &Samples)> = names.into_iter().zip(all).collect();
+        let all = [&f.quant, &f.limit, &f.peak, &f.plain, &f.repack, &f.vec_dot];
+        let named: Vec<(&str, &Samples)> =
+            names.into_iter().zip(all).filter(|(name, _)| !name.is_empty()).collect();
         report::row(self.what(), &named)
     }
 
@@ -149,7 +187,8 @@ impl Measured {
     fn cells(&self, cost: Option<f64>) -> Vec<String> {
         let f = &self.figures;
         let quant = f.quant.median();
-        let percent = cell(ratio(quant, f.limit.median()).map(|part| 100.0 * part), 0);
+        let percent = |of, limit| cell(ratio(of, limit).map(|part| 100.0 * part), 0);
+        let of_limit = percent(quant, f.limit.median());
         let (plain, repack) = (cell(f.plain.median(), 1), cell(f.repack.median(), 1));
         let faster = cell(ratio(quant, better(&f.plain, &f.repack)), 2);
         let (ty, threads) = (self.ty.name().to_owned(), self.threads.to_string());
@@ -175,7 +214,7 @@ impl Measured {
                 threads,
                 cell(quant, 1),
                 limit,
-                percent,
+                of_limit,
                 cell(f.vec_dot.median(), 1),
                 plain,
                 repack,
@@ -188,14 +227,33 @@ impl Measured {
                 threads,
                 cell(quant, 0),
                 cell(f.limit.median(), 0),
-                percent,
+                of_limit,
                 cell(f.plain.median(), 0),
                 cell(f.repack.median(), 0),
                 faster,
                 cell(cost, 2),
             ],
             Job::Experts { tokens } => {
-                vec![ty, tokens.to_string(), threads, cell(quant, 0), plain, repack, faster]
+                // Operations to a byte: every chosen expert is read once.
+                let intensity = expert_operations(tokens) / expert_bytes(self.ty, tokens);
+                let (read, peak) = (f.limit.median(), f.peak.median());
+                let bytes = quant.map(|quant| quant / intensity);
+                let reachable = peak.zip(read).map(|(peak, read)| peak.min(read * intensity));
+                vec![
+                    ty,
+                    tokens.to_string(),
+                    threads,
+                    cell(quant, 0),
+                    cell(bytes, 1),
+                    limit,
+                    percent(bytes, read),
+                    cell(peak, 0),
+                    percent(quant, peak),
+                    plain,
+                    repack,
+                    faster,
+                    cell(ratio(reachable, better(&f.plain, &f.repack)), 2),
+                ]
             }
         }
     }
@@ -252,5 +310,31 @@ mod tests {
         }
         assert!((cost(&all[2], &all).unwrap() - 2.0).abs() < 1e-9);
         assert_eq!(cost(&all[0], &all), None);
+    }
+
+    #[test]
+    fn experts_are_shown_beside_what_reading_and_arithmetic_allow() {
+        let one = |figure: f64| [figure].into_iter().collect::<Samples>();
+        let row = |tokens: usize, quant: f64| {
+            let figures = Figures {
+                quant: one(quant),
+                limit: one(45.0),
+                peak: one(1000.0),
+                plain: one(80.0),
+                repack: one(100.0),
+                ..Figures::default()
+            };
+            let job = Job::Experts { tokens };
+            Measured { ty: GgmlType::Q4_K, job, threads: 1, figures }.cells(None)
+        };
+        // One token reads its 8 experts: 4.5 bits and two operations to a weight. 45 GB/s are 160e9 operations.
+        let cells = row(1, 80.0);
+        assert_eq!(cells[3..9], ["80", "22.5", "45.0", "50", "1000", "8"]);
+        assert_eq!(cells[11..], ["0.80", "1.60"]);
+        // 512 tokens read all experts: the arithmetic bounds them.
+        assert_eq!(row(512, 500.0)[11..], ["5.00", "10.00"]);
+        let all = (EXPERTS * EXPERT[0] * GgmlType::Q4_K.row_bytes(EXPERT[1])) as f64;
+        assert!((expert_bytes(GgmlType::Q4_K, 1) / all - 8.0 / 128.0).abs() < 1e-9);
+        assert!((expert_bytes(GgmlType::Q4_K, 512) / all - 1.0).abs() < 1e-9);
     }
 }

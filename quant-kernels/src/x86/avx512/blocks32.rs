@@ -218,8 +218,8 @@ impl<C: Codes + 'static, const BYTES: usize, const HEADER: usize> Linear for Blo
             // SAFETY: blocks `4i..4i + 4` of 16.
             let ([low, high], head) = unsafe { Self::four_blocks(w.add(4 * i * BYTES)) };
             let (from, half) = (4 * i * BYTES, 2 * BYTES);
-            let low = request(w, from, from + half, low);
-            let high = request(w, from + half, from + 2 * half, high);
+            let low = request::<Self>(w, from, from + half, low);
+            let high = request::<Self>(w, from + half, from + 2 * half, high);
             let mut dots = [zero; T];
             for t in 0..T {
                 // SAFETY: 64 bytes of each part.

@@ -4,6 +4,8 @@
 //! activations are broadcast from memory into the product. Sums need not be added across a register. The rows after
 //! these are fetched meanwhile in the order of the file.
 
+use super::interleave::interleave;
+use super::linear::bytes;
 use super::load::Rows;
 use super::sums::add_products;
 use super::two_bits;
@@ -20,6 +22,11 @@ pub(super) trait Columns: 'static {
     const BYTES: usize;
     /// Whether there are terms of minima.
     const MINIMA: bool = false;
+    /// Values that share a scale of the activations.
+    const SHARE: usize = Self::VALUES;
+    /// Bytes before each [`Columns::SHARE`] codes that are transposed and multiplied along with them: the activations have
+    /// zeros there.
+    const BEFORE: usize = 0;
 
     /// Dwords that [`Quads::dot_sums`] and [`Quads::sums`] meet, from the sums of 16 activations of a block.
     fn words(sums: &[i16]) -> [[u8; 4]; 8];
@@ -143,9 +150,10 @@ impl<const T: usize> Quads<T> {
     }
 }
 
-/// Bytes of the arranged activations of a token in a block of `values` values: codes, words, scales.
-const fn parts(values: usize) -> [usize; 3] {
-    [values, if values == 256 { 32 } else { values / 4 }, if values == 256 { 4 } else { values / 8 }]
+/// Bytes of the arranged activations of a token in a block: codes, words, scales.
+const fn parts<C: Columns>() -> [usize; 3] {
+    let scales = C::VALUES / C::SHARE;
+    [C::VALUES + scales * C::BEFORE, if C::VALUES == 256 { 32 } else { C::VALUES / 4 }, 4 * scales]
 }
 
 /// What is fetched during a block: from memory and, nearer, from the second-level cache.
@@ -204,9 +212,9 @@ impl ByteScales {
     }
 }
 
-/// The first block of 16 rows reaches as far as the last one: memory is asked for the rows after the next ones if those
-/// are at most so many bytes.
-const FAR: usize = 64 << 10;
+/// The next 16 rows are fetched from the second-level cache; memory is asked for those after them, or for so many bytes
+/// of them if they are long.
+const FAR: usize = 24 << 10;
 
 /// The matmul of so many tokens, two to four.
 pub(super) fn tile<C: Columns>(tokens: usize) -> Option<TileFn> {
@@ -251,14 +259,14 @@ unsafe fn run<C: Columns, const T: usize>(tile: &mut Tile<'_>) {
     assert!(tile.weight.len() >= tile.rows * tile.row_bytes, "fewer rows than told");
     let mut arranged = std::mem::take(&mut tile.scratch.arranged);
     let mut staged = std::mem::take(&mut tile.scratch.panel);
-    let sizes = parts(C::VALUES).map(|bytes| T * bytes);
+    let sizes = parts::<C>().map(|bytes| T * bytes);
     let len = sizes.iter().sum::<usize>() * blocks;
     let fill = |all: &mut [u8]| arrange::<C, T>(tile.acts, all, sizes);
     let x = arranged.get::<(C, [u8; T])>(tile.acts.stamp, len, fill).as_ptr();
-    let far = 16 * tile.row_bytes <= FAR;
+    let far = FAR.checked_div(tile.row_bytes).map_or(16, |rows| rows.min(16));
     for row in (0..tile.rows).step_by(16) {
         let here = tile.weight.as_ptr().wrapping_add(row * tile.row_bytes);
-        let (next, after) = (tile.ahead(row + 16), tile.ahead(row + if far { 32 } else { 16 }));
+        let (next, after) = (tile.ahead(row + 16), tile.ahead(row + 16 + far));
         let live = (tile.rows - row).min(16);
         let mut rows = Rows { base: here, stride: tile.row_bytes };
         if live < 16 {
@@ -293,23 +301,27 @@ unsafe fn run<C: Columns, const T: usize>(tile: &mut Tile<'_>) {
     tile.scratch.arranged = arranged;
 }
 
+/// Bytes of a block's codes, and of what comes before them, of one token at most.
+const MOST: usize = 256 + 8 * 2;
+
 /// Arranges the activations as [`Quads`] reads them; tokens that are not there are zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn arrange<C: Columns, const T: usize>(acts: &Acts, out: &mut [u8], sizes: [usize; 3]) {
     let len = acts.kind.map_or(1, ActKind::block_len);
+    assert!(len == C::SHARE, "activations in blocks of another length");
     let per_block = C::VALUES / len;
+    let mut lines = [[0; MOST]; T];
     for (b, out) in out.chunks_exact_mut(sizes.iter().sum()).enumerate() {
-        out.fill(0);
         let (codes, rest) = out.split_at_mut(sizes[0]);
         let (words, scales) = rest.split_at_mut(sizes[1]);
         let [codes, words, scales] = [codes, words, scales].map(|part| part.as_chunks_mut::<4>().0);
+        words.fill([0; 4]);
+        scales.fill([0; 4]);
         for t in 0..acts.tokens {
             let mut sums = [0; 16];
-            for i in 0..per_block {
+            for (i, part) in lines[t].chunks_exact_mut(C::BEFORE + len).take(per_block).enumerate() {
                 let at = acts.place(b * per_block + i, t, len);
-                let quads = acts.q[len * at..][..len].as_chunks::<4>().0;
-                for (k, quad) in quads.iter().enumerate() {
-                    codes[T * (len / 4 * i + k) + t] = quad.map(|q| q as u8);
-                }
+                part[C::BEFORE..].copy_from_slice(bytes(&acts.q[len * at..][..len]));
                 sums[len / 16 * i..][..len / 16].copy_from_slice(&acts.sums[len / 16 * at..][..len / 16]);
                 scales[T * i + t] = acts.d[at].to_ne_bytes();
             }
@@ -318,5 +330,6 @@ fn arrange<C: Columns, const T: usize>(acts: &Acts, out: &mut [u8], sizes: [usiz
                 place[t] = word;
             }
         }
+        interleave(lines.each_ref().map(|line| line[..parts::<C>()[0]].as_chunks::<4>().0), codes);
     }
 }

@@ -222,7 +222,7 @@ unsafe fn units<E: Eights, const T: usize>(w: *const u8, count: usize, walk: &mu
         let x = walk.next::<Few<E>>();
         let entries = entries.as_ptr().cast::<Entries>();
         for (i, place) in sums.iter_mut().enumerate().take(unknown(PAIRS)) {
-            request_now(pair(i)[0], 2 * E::Many::BYTES);
+            request_now::<Few<E>>(pair(i)[0], 2 * E::Many::BYTES);
             let x = from_block::<Few<E>>(x, 2 * i);
             // SAFETY: two of the blocks, their entries, which have been written, and their activations.
             place.write(unsafe { multiply::<E, T>(pair(i), *entries.add(i), x) });

@@ -3,7 +3,7 @@
 use crate::isa::Avx512;
 use crate::types::TileFn;
 use crate::x86::avx2;
-use crate::x86::float::{LANES, Load, Micro, Step, row_groups, run};
+use crate::x86::float::{LANES, Load, Micro, SHORT, Step, row_groups, run};
 use crate::x86::float_panels::{Panels, Source, copy_row, multiply, pack_tokens};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
@@ -156,9 +156,12 @@ unsafe fn by_tokens<L: Load<1>>(step: Step<'_>) {
     // SAFETY: as the caller promises.
     unsafe {
         match step.tokens {
-            1 => row_groups::<L, 1, 8, 1>(step),
-            2 => row_groups::<L, 1, 8, 2>(step),
-            3 => row_groups::<L, 1, 8, 3>(step),
+            1 if step.weight_stride <= SHORT => row_groups::<L, 1, 2, 1>(step),
+            1 => row_groups::<L, 1, 4, 1>(step),
+            2 if step.weight_stride <= SHORT => row_groups::<L, 1, 2, 2>(step),
+            2 => row_groups::<L, 1, 4, 2>(step),
+            3 if step.weight_stride <= SHORT => row_groups::<L, 1, 2, 3>(step),
+            3 => row_groups::<L, 1, 4, 3>(step),
             4 => row_groups::<L, 1, 4, 4>(step),
             5 => row_groups::<L, 1, 4, 5>(step),
             tokens => {

@@ -124,7 +124,7 @@ impl<G: Grid + 'static> Linear for Signed<G> {
                 // SAFETY: two of the 16 blocks.
                 let (magnitudes, signs) = unsafe { G::decode(blocks) };
                 for b in 0..2 {
-                    request_now(blocks[b], G::BYTES);
+                    request_now::<Self>(blocks[b], G::BYTES);
                     // SAFETY: one of the blocks.
                     let scales = unsafe { [G::scales(blocks[b], 0), G::scales(blocks[b], 1)] };
                     let mut sum = [zero; T];

@@ -155,7 +155,7 @@ unsafe fn block_sums<const T: usize>(w: *const u8, x: X, at: usize, scales: __m5
         // SAFETY: as the caller promises.
         let nibbles = unsafe { load(w.add(136 * at + 8 + 64 * half)) };
         let from = 136 * at + 68 * half;
-        let [low, high] = levels(request(w, from, from + 68, nibbles), LEVELS);
+        let [low, high] = levels(request::<Iq4Xs>(w, from, from + 68, nibbles), LEVELS);
         // Lane `l` is sub-block `4 * half + l`.
         let scale = _mm512_permutexvar_epi32(vector(SPREAD[at % 2][half]), scales);
         for t in 0..T {

@@ -57,6 +57,8 @@ pub(super) trait Linear: 'static {
     const TERMS: usize = 1;
     /// Whether there are terms of minima.
     const MINIMA: bool;
+    /// How many bytes ahead of their use weights are requested.
+    const AHEAD: usize = 16 << 10;
     /// Bytes of arranged activations per block, in each of three arrays.
     const PARTS: [usize; 3];
     /// Whether blocks are multiplied two at a time: in the first array, `arrange` leaves the upper halves of all lines
@@ -158,13 +160,13 @@ impl Planes {
     }
 }
 
-/// How far ahead of their use weights are requested.
-const AHEAD: usize = 16 << 10;
+/// Lines of weights requested per 16 x 16 terms added, as many as come from memory in that time.
+const LINES: usize = 8;
 
-/// Rows whose terms are kept and then added. A sum waits for its last addition, so at least two registers of them are
-/// under way: one of each token, or two of a single one.
-const fn rows_at_a_time(tokens: usize) -> usize {
-    if tokens == 1 { 32 } else { 16 }
+/// Rows whose terms are kept and then added, 16 or 8. Where rows are long, terms leave weights and activations room in
+/// the first-level cache.
+const fn rows_at_a_time(minima: bool, row_terms: usize) -> usize {
+    if minima && row_terms > 128 { 8 } else { 16 }
 }
 
 /// The matmul of a tile with `T` tokens.
@@ -175,9 +177,10 @@ const fn rows_at_a_time(tokens: usize) -> usize {
 pub(super) unsafe fn tile<L: Linear, const T: usize>(tile: &mut Tile<'_>) {
     const { assert!(T > 0 && T <= 4) };
     assert!(tile.acts.tokens == T, "a kernel for another number of tokens");
-    let (unit, rows_at_a_time) = const { (16 / L::TERMS, rows_at_a_time(T)) };
+    let unit = const { 16 / L::TERMS };
     let blocks = tile.acts.cols / L::VALUES;
     let row_terms = blocks * L::TERMS;
+    let rows_at_a_time = rows_at_a_time(L::MINIMA, row_terms);
     if blocks == 0 {
         for t in 0..T {
             (0..tile.rows).for_each(|row| tile.set(t, row, 0.0));
@@ -211,15 +214,15 @@ pub(super) unsafe fn tile<L: Linear, const T: usize>(tile: &mut Tile<'_>) {
                 planes.store::<L, T>(last_terms::<L, T>(last, walk.next::<L>()));
             }
         }
-        let (terms, minima) = terms.split_at(T * plane);
-        if T == 1 {
-            let sums = sums_of_rows::<L, 2>(terms, minima, 16 * row_terms, row_terms);
-            tile.store(0, row, &sums.as_flattened()[..rows]);
-        } else {
-            let sums = sums_of_rows::<L, T>(terms, minima, plane, row_terms);
-            for (t, sums) in sums.iter().enumerate() {
-                tile.store(t, row, &sums[..rows]);
-            }
+        let sums =
+            Sums { terms: &*terms, plane, row_terms, ahead: bytes.as_ptr_range().end.wrapping_add(L::AHEAD) };
+        let out = match rows_at_a_time {
+            8 => sums.less_minima::<T, 1>(),
+            _ if L::MINIMA => sums.less_minima::<T, 2>(),
+            _ => sums.of_tokens::<T>(),
+        };
+        for (t, out) in out.iter().enumerate() {
+            tile.store(t, row, &out[..rows]);
         }
     }
     tile.scratch.acc = buffer;
@@ -350,51 +353,76 @@ fn join_next(lines: &mut [u8], bytes: usize) {
     }
 }
 
-/// `N` times the sums of 16 rows, `step` terms apart, less those of the minima.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn sums_of_rows<L: Linear, const N: usize>(
-    terms: &[f32],
-    minima: &[f32],
-    step: usize,
-    count: usize,
-) -> [[f32; 16]; N] {
-    let mut sums = sum_rows::<N>(terms, step, count);
-    if L::MINIMA {
-        let minima = sum_rows::<N>(minima, step, count);
-        for n in 0..N {
-            sums[n] = _mm512_sub_ps(sums[n], minima[n]);
-        }
-    }
-    let mut out = [[0.0; 16]; N];
-    for n in 0..N {
-        // SAFETY: 16 floats.
-        unsafe { _mm512_storeu_ps(out[n].as_mut_ptr(), sums[n]) };
-    }
-    out
+/// The sums of rows whose terms lie in planes, row after row.
+struct Sums<'a> {
+    terms: &'a [f32],
+    /// Terms in a plane.
+    plane: usize,
+    row_terms: usize,
+    /// The weights to be requested meanwhile: memory would rest.
+    ahead: *const u8,
 }
 
-/// Adds the terms of 16 rows, `[row][count]`, one after the other, lane = row; and those of 16 rows `step` further on,
-/// and so on.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn sum_rows<const N: usize>(terms: &[f32], step: usize, count: usize) -> [__m512; N] {
-    assert!(terms.len() >= (N - 1) * step + 16 * count + 16);
-    let mut acc = [_mm512_setzero_ps(); N];
-    for first in (0..count).step_by(16) {
-        for n in 0..N {
-            let row = |r: usize| {
-                // SAFETY: `15 * count + first + 16 <= 16 * count + 16`, checked. What lies beyond a row's end is not
-                // added.
-                unsafe { _mm512_loadu_ps(terms.as_ptr().add(n * step + r * count + first)) }
-            };
-            let columns = transpose(std::array::from_fn(row));
-            for column in columns.iter().take(count - first) {
-                acc[n] = _mm512_add_ps(acc[n], *column);
+impl Sums<'_> {
+    /// The sums of 16 rows for each token.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    fn of_tokens<const T: usize>(&self) -> [[f32; 16]; T] {
+        let mut out = [[0.0; 16]; T];
+        let sums = self.add::<T>(self.ahead, |t, row| t * self.plane + row * self.row_terms);
+        for t in 0..T {
+            // SAFETY: 16 floats.
+            unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), sums[t]) };
+        }
+        out
+    }
+
+    /// The sums of `8 N` rows for each token less those of the minima, both of eight rows in one register.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    fn less_minima<const T: usize, const N: usize>(&self) -> [[f32; 16]; T] {
+        let mut out = [[0.0; 16]; T];
+        let mut ahead = self.ahead;
+        for (t, out) in out.iter_mut().enumerate() {
+            let place = |n, row| (t + row / 8 * T) * self.plane + (8 * n + row % 8) * self.row_terms;
+            let sums = self.add::<N>(ahead, place);
+            ahead = ahead.wrapping_add(64 * LINES * N * self.row_terms.div_ceil(16));
+            for (sum, out) in sums.into_iter().zip(out.as_chunks_mut::<8>().0) {
+                let less = _mm256_sub_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps::<1>(sum));
+                // SAFETY: eight floats.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr(), less) };
             }
         }
+        out
     }
-    acc
+
+    /// `N` times the sums of 16 rows, lane = row, whose terms are added one after the other. Those of row `r` of sums
+    /// `n` begin at `place(n, r)`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    fn add<const N: usize>(&self, ahead: *const u8, place: impl Fn(usize, usize) -> usize) -> [__m512; N] {
+        let (count, mut ahead) = (self.row_terms, ahead);
+        assert!(self.terms.len() >= place(N - 1, 15) + count + 16);
+        let mut acc = [_mm512_setzero_ps(); N];
+        for first in (0..count).step_by(16) {
+            for n in 0..N {
+                for line in 0..LINES {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(64 * line).cast());
+                }
+                ahead = ahead.wrapping_add(64 * LINES);
+                let row = |r: usize| {
+                    // SAFETY: `first < count`, and the last rows' terms are there, checked. What lies beyond a row's
+                    // end is not added.
+                    unsafe { _mm512_loadu_ps(self.terms.as_ptr().add(place(n, r) + first)) }
+                };
+                let columns = transpose(std::array::from_fn(row));
+                for column in columns.iter().take(count - first) {
+                    acc[n] = _mm512_add_ps(acc[n], *column);
+                }
+            }
+        }
+        acc
+    }
 }
 
 /// Transposes 16 x 16 floats.
@@ -438,21 +466,21 @@ pub(super) unsafe fn load(p: *const u8) -> __m512i {
     unsafe { _mm512_loadu_si512(p.cast()) }
 }
 
-/// Requests the bytes from `from` to `to` after `p`, [`AHEAD`] of their use: each line of memory once, in the unit of
+/// Requests the bytes from `from` to `to` after `p`, [`Linear::AHEAD`] of their use: each line of memory once, in the unit of
 /// blocks in which its first byte lies.
 ///
 /// Many requests at once are slower than none, so kernels spread them over their work, and `codes`, which that work is
 /// done on, pass through: the compiler would gather all requests in one place.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn request(p: *const u8, from: usize, to: usize, codes: __m512i) -> __m512i {
+pub(super) fn request<L: Linear>(p: *const u8, from: usize, to: usize, codes: __m512i) -> __m512i {
     let mut codes = codes;
     for line in from.div_ceil(64)..to.div_ceil(64) {
         // SAFETY: a request of any address does nothing but fetch.
         unsafe {
             asm!(
                 "prefetcht0 [{line}] /* {codes} */",
-                line = in(reg) p.wrapping_add(AHEAD + 64 * line),
+                line = in(reg) p.wrapping_add(L::AHEAD + 64 * line),
                 codes = inout(zmm_reg) codes,
                 options(readonly, nostack, preserves_flags),
             );
@@ -464,9 +492,9 @@ pub(super) fn request(p: *const u8, from: usize, to: usize, codes: __m512i) -> _
 /// [`request`] of the `bytes` bytes after `p` for kernels in loops, which the compiler leaves as they are.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn request_now(p: *const u8, bytes: usize) {
+pub(super) fn request_now<L: Linear>(p: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
-        _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD + line).cast());
+        _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(L::AHEAD + line).cast());
     }
 }
 

@@ -10,6 +10,7 @@ mod eights;
 mod fields;
 pub(crate) mod float;
 mod grid;
+mod interleave;
 pub(crate) mod iq1_m;
 pub(crate) mod iq1_s;
 mod iq2;

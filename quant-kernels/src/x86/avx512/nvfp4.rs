@@ -92,6 +92,7 @@ impl Format for Nvfp4 {
 impl Columns for Nvfp4 {
     const VALUES: usize = 64;
     const BYTES: usize = 36;
+    const SHARE: usize = 32;
 
     /// What the offset adds too much.
     fn words(sums: &[i16]) -> [[u8; 4]; 8] {

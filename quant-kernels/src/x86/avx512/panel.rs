@@ -214,7 +214,7 @@ unsafe fn run<F: Format, const P: usize, const T: usize>(tile: &mut Tile<'_>) {
                 // Meanwhile the next weights are fetched: many tokens' activations would drive the rows after these out
                 // of the cache before their turn, so these rows' next values; else in the order of the file.
                 let steps = tokens / T + tokens % T;
-                let next = tile.weight.as_ptr().wrapping_add((first_row + 16 * P) * tile.row_bytes);
+                let next = tile.ahead(first_row + 16 * P);
                 let mut fetch = if tokens > IN_ORDER {
                     let here = tile.weight.as_ptr().wrapping_add(first_row * tile.row_bytes + at + F::BYTES);
                     let from = if first + 256 < cols { here } else { next };
@@ -282,20 +282,30 @@ fn store<const P: usize>(
     acc: &[[f32; 16]; P],
     minima: Option<&[[f32; 16]; P]>,
 ) {
-    let (out, bias) = tile.part(token, rows.start, rows.len());
-    for (p, out) in out.chunks_mut(16).enumerate() {
-        let mut sum = step::load_f32(&acc[p]);
+    let mut sums = [_mm512_setzero_ps(); P];
+    for p in 0..P {
+        sums[p] = step::load_f32(&acc[p]);
         if let Some(minima) = minima {
-            sum = _mm512_sub_ps(sum, step::load_f32(&minima[p]));
+            sums[p] = _mm512_sub_ps(sums[p], step::load_f32(&minima[p]));
         }
+    }
+    let (out, bias) = tile.part(token, rows.start, rows.len());
+    // Nearly always; the other way's masks would delay the sums of the next tokens.
+    if let (Some(out), None) = (out.as_chunks_mut().0.as_chunks_mut::<P>().0.first_mut(), bias) {
+        for p in 0..P {
+            step::store_f32(&mut out[p], sums[p]);
+        }
+        return;
+    }
+    for (p, out) in out.chunks_mut(16).enumerate() {
         let there = ((1u32 << out.len()) - 1) as u16;
         // SAFETY: as many floats as the mask has bits.
         unsafe {
             if let Some(bias) = bias {
                 let bias = _mm512_maskz_loadu_ps(there, bias[16 * p..][..out.len()].as_ptr());
-                sum = _mm512_add_ps(sum, bias);
+                sums[p] = _mm512_add_ps(sums[p], bias);
             }
-            _mm512_mask_storeu_ps(out.as_mut_ptr(), there, sum);
+            _mm512_mask_storeu_ps(out.as_mut_ptr(), there, sums[p]);
         }
     }
 }

@@ -86,7 +86,7 @@ impl Linear for Q1_0 {
         for k in 0..4 {
             // SAFETY: the bits of block `k` of four.
             let bits = unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(w.add(18 * k + 2).cast())) };
-            let bits = request(w, 18 * k, 18 * (k + 1), bits);
+            let bits = request::<Self>(w, 18 * k, 18 * (k + 1), bits);
             for half in 0..2 {
                 let codes = _mm512_and_si512(_mm512_rolv_epi32(bits, shifts[half]), two);
                 for t in 0..T {

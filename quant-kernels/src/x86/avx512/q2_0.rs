@@ -82,7 +82,7 @@ impl Linear for Q2_0 {
                 let codes =
                     unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(w.add(18 * (4 * i + k) + 2).cast())) };
                 let from = 18 * (4 * i + k);
-                let codes = request(w, from, from + 18, codes);
+                let codes = request::<Self>(w, from, from + 18, codes);
                 // Bit pair `l` in lane `l`.
                 let codes = _mm512_and_si512(_mm512_srlv_epi64(codes, shifts), three);
                 for t in 0..T {

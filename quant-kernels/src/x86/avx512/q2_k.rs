@@ -162,7 +162,7 @@ impl Linear for Q2K {
             let dots = four_columns(|k| {
                 // SAFETY: the codes of block `4i + k`.
                 let planes = unsafe { load(w.add(84 * k + 16)) };
-                let planes = request(w, 84 * k, 84 * (k + 1), planes);
+                let planes = request::<Self>(w, 84 * k, 84 * (k + 1), planes);
                 let upper = _mm512_srli_epi16::<4>(planes);
                 let mut sums = [zero; T];
                 for odd in 0..2 {

@@ -169,7 +169,7 @@ impl Linear for Q3K {
                     let block = w.add(110 * k);
                     (_mm512_broadcast_i64x4(_mm256_loadu_si256(block.cast())), load(block.add(32)))
                 };
-                let planes = request(w, 110 * k, 110 * (k + 1), planes);
+                let planes = request::<Self>(w, 110 * k, 110 * (k + 1), planes);
                 // Bit `32 j` of the first half is bit j, that of the second bit 4 + j.
                 let by = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi64x(4));
                 let third = _mm512_srlv_epi64(third, by);

@@ -227,7 +227,7 @@ impl Linear for Q4K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         // SAFETY: as the caller promises.
-        unsafe { terms::<144, T>(w, x, |codes, _, _| [low_nibbles(codes), high_nibbles(codes)]) }
+        unsafe { terms::<Self, T>(w, x, |codes, _, _| [low_nibbles(codes), high_nibbles(codes)]) }
     }
 }
 
@@ -244,23 +244,23 @@ pub(super) fn arrange(q: &[i8], sums: &[i16], [codes, pairs, _]: [&mut [u8]; 3])
     }
 }
 
-/// [`Linear::terms`] of Q4_K and Q5_K blocks of `BYTES` bytes, whose nibbles are the last 128. `codes(nibbles, block,
+/// [`Linear::terms`] of Q4_K and Q5_K blocks, whose nibbles are the last 128. `codes(nibbles, block,
 /// half)` makes the codes of two sub-blocks from low and two from high nibbles.
 ///
 /// # Safety
 /// As for [`Linear::terms`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) unsafe fn terms<const BYTES: usize, const T: usize>(
+pub(super) unsafe fn terms<L: Linear, const T: usize>(
     w: *const u8,
     x: X,
     codes: impl Fn(__m512i, *const u8, usize) -> [__m512i; 2],
 ) -> Terms<T> {
     let zero = _mm512_setzero_si512();
     let quads = fours(|i| {
-        let w = w.wrapping_add(4 * i * BYTES);
+        let w = w.wrapping_add(4 * i * L::BYTES);
         // SAFETY: the headers of these four blocks.
-        let headers = unsafe { load_lanes(w, BYTES) };
+        let headers = unsafe { load_lanes(w, L::BYTES) };
         let packed = unpack_scales(headers);
         let mins = _mm512_unpackhi_epi8(packed, zero);
         let mut minima = [zero; T];
@@ -269,14 +269,15 @@ pub(super) unsafe fn terms<const BYTES: usize, const T: usize>(
             minima[t] = _mm512_dpwssd_epi32(zero, mins, unsafe { load(x.part(1, t).add(64 * i)) });
         }
         let dots = four_columns(|k| {
-            let block = w.wrapping_add(k * BYTES);
+            let block = w.wrapping_add(k * L::BYTES);
             let mut sums = [zero; T];
             for half in 0..2 {
                 // SAFETY: 64 bytes of nibbles of block `k`, and 64 bytes.
-                let (nibbles, spread) =
-                    unsafe { (load(block.add(BYTES - 128 + 64 * half)), load(SPREAD.0[k][half].as_ptr())) };
-                let from = k * BYTES + half * (BYTES / 2);
-                let nibbles = request(w, from, from + BYTES / 2, nibbles);
+                let (nibbles, spread) = unsafe {
+                    (load(block.add(L::BYTES - 128 + 64 * half)), load(SPREAD.0[k][half].as_ptr()))
+                };
+                let from = k * L::BYTES + half * (L::BYTES / 2);
+                let nibbles = request::<L>(w, from, from + L::BYTES / 2, nibbles);
                 let [low, high] = codes(nibbles, block, half);
                 let scales = _mm512_maskz_permutexvar_epi8(0x5555_5555_5555_5555, spread, packed);
                 for t in 0..T {

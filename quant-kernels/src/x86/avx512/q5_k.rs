@@ -102,6 +102,6 @@ impl Linear for Q5K {
             [join(low_nibbles(nibbles), fifth(low)), join(high_nibbles(nibbles), fifth(high))]
         };
         // SAFETY: as the caller promises.
-        unsafe { q4_k::terms::<176, T>(w, x, codes) }
+        unsafe { q4_k::terms::<Self, T>(w, x, codes) }
     }
 }

@@ -185,7 +185,7 @@ unsafe fn block_sums<const T: usize>(w: *const u8, k: usize, x: X, at: usize) ->
             (load(block.add(64 * half)), _mm512_broadcast_i64x4(pairs))
         };
         let from = 210 * k + 105 * half;
-        let nibbles = request(w, from, from + 105, nibbles);
+        let nibbles = request::<Q6K>(w, from, from + 105, nibbles);
         // The upper bits of values 0..32 and 32..64 (low nibbles), 64..96 and 96..128 (high ones) to places 4 and 5.
         let shift = |a, b| {
             let by = _mm512_inserti64x4::<1>(_mm512_set1_epi32(a), _mm256_set1_epi32(b));

@@ -98,7 +98,7 @@ impl Linear for TQ10 {
                 let at = 4 * i + k;
                 // SAFETY: the 52 bytes of codes of block `at`.
                 let mut q = unsafe { _mm512_maskz_loadu_epi8((1 << 52) - 1, w.add(54 * at).cast()) };
-                q = request(w, 54 * at, 54 * (at + 1), q);
+                q = request::<Self>(w, 54 * at, 54 * (at + 1), q);
                 let (mut dots, mut less) = ([zero; T], [zero; T]);
                 for n in 0..5 {
                     let next = thrice(q);

@@ -57,7 +57,7 @@ impl Linear for TQ20 {
             four_blocks(|k| {
                 // SAFETY: the 64 bytes of codes of block `4i + k`.
                 let planes = unsafe { load(w.add(66 * k)) };
-                let codes = two_bits::codes(request(w, 66 * k, 66 * (k + 1), planes));
+                let codes = two_bits::codes(request::<Self>(w, 66 * k, 66 * (k + 1), planes));
                 let mut sums = [_mm512_setzero_si512(); T];
                 for (j, codes) in codes.into_iter().enumerate() {
                     for t in 0..T {
