@@ -160,7 +160,7 @@ impl Planes {
     }
 }
 
-/// Lines of weights requested per 16 x 16 terms added, as many as come from memory in that time.
+/// Lines of weights requested per 16 x 16 terms added, about as many as come from memory in that time.
 const LINES: usize = 8;
 
 /// Rows whose terms are kept and then added, 16 or 8. Where rows are long, terms leave weights and activations room in
@@ -402,11 +402,12 @@ impl Sums<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     fn add<const N: usize>(&self, ahead: *const u8, place: impl Fn(usize, usize) -> usize) -> [__m512; N] {
         let (count, mut ahead) = (self.row_terms, ahead);
+        let lines = LINES * count.min(16) / 16;
         assert!(self.terms.len() >= place(N - 1, 15) + count + 16);
         let mut acc = [_mm512_setzero_ps(); N];
         for first in (0..count).step_by(16) {
             for n in 0..N {
-                for line in 0..LINES {
+                for line in 0..lines {
                     _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(64 * line).cast());
                 }
                 ahead = ahead.wrapping_add(64 * LINES);
