@@ -39,6 +39,7 @@ pub(crate) mod q5_1;
 pub(crate) mod q5_k;
 pub(crate) mod q6_k;
 pub(crate) mod q8_0;
+mod row_sums;
 mod rows;
 pub(crate) mod simd;
 mod step;
