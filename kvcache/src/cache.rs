@@ -235,8 +235,8 @@ impl KvCache {
 
     /// Forgets the positions from `len` on, and what is reserved past them. Returns the length that could be reached:
     /// the longest, `len` at the most, from which an append gives the bits of a straight run. That is `len` itself for
-    /// up to 128 positions taken back; further back it may be the page boundary before it, and with a window, with
-    /// tiers, with sliding or with recurrent layers less.
+    /// up to 128 positions taken back; further back, and within attached pages ([`KvCache::attach`]), it may be the page
+    /// boundary before it, and with a window, with tiers, with sliding or with recurrent layers less.
     ///
     /// # Errors
     /// [`Error::UnknownSequence`].

@@ -110,8 +110,8 @@ fn policy() -> impl Strategy<Value = Policy> {
     )
 }
 
-/// A sequence, its tokens, and the outputs at each of them.
-type Known = (SequenceId, Vec<u32>, Vec<Vec<u32>>);
+/// A sequence, its tokens, the outputs at each of them, and how many positions are those of attached pages.
+type Known = (SequenceId, Vec<u32>, Vec<Vec<u32>>, usize);
 /// Held pages of such a sequence.
 type Kept = (Vec<PageHold>, Vec<u32>, Vec<Vec<u32>>);
 
@@ -119,22 +119,22 @@ fn history(policy: &Policy, budget: usize, steps: Vec<Step>) {
     const LONGEST: usize = 900;
     let mut one = Loop::new(policy, budget);
     one.parallel = Arc::new(Team::new(2).unwrap());
-    let mut known: Vec<Known> = vec![(one.cache.create(), Vec::new(), Vec::new())];
+    let mut known: Vec<Known> = vec![(one.cache.create(), Vec::new(), Vec::new(), 0)];
     let mut holds: Vec<Kept> = Vec::new();
     for (salt, step) in steps.into_iter().enumerate() {
         if known.is_empty() {
-            known.push((one.cache.create(), Vec::new(), Vec::new()));
+            known.push((one.cache.create(), Vec::new(), Vec::new(), 0));
         }
         let count = known.len();
         let more = |n: usize, len: usize| tokens(n.min(LONGEST - len), salt as u32);
         match step {
-            Step::Create => known.push((one.cache.create(), Vec::new(), Vec::new())),
+            Step::Create => known.push((one.cache.create(), Vec::new(), Vec::new(), 0)),
             Step::Fork(s) => {
-                let (id, tokens, out) = known[s % count].clone();
-                known.push((one.cache.fork(id).unwrap(), tokens, out));
+                let (id, tokens, out, attached) = known[s % count].clone();
+                known.push((one.cache.fork(id).unwrap(), tokens, out, attached));
             }
             Step::Append(s, n) => {
-                let (id, tokens, out) = &mut known[s % count];
+                let (id, tokens, out, _) = &mut known[s % count];
                 let new = more(n, tokens.len());
                 match one.feed(*id, &new) {
                     Ok(more) => {
@@ -168,16 +168,17 @@ fn history(policy: &Policy, budget: usize, steps: Vec<Step>) {
                 }
             }
             Step::Fail(s, n) => {
-                let (id, tokens, _) = &known[s % count];
+                let (id, tokens, ..) = &known[s % count];
                 let _ = one.pass(&[(*id, &more(n, tokens.len()))]);
                 assert_eq!(one.cache.rewind(*id, tokens.len()).unwrap(), tokens.len());
             }
             Step::Rewind(s, n) => {
-                let (id, tokens, out) = &mut known[s % count];
+                let (id, tokens, out, attached) = &mut known[s % count];
                 let len = tokens.len().saturating_sub(n);
                 let reached = one.cache.rewind(*id, len).unwrap();
                 assert!(reached <= len);
-                if n <= PAGE {
+                // Pages are held without what they were sealed from.
+                if n <= PAGE && len >= *attached {
                     assert_eq!(reached, len, "drafts of a page can be taken back");
                 }
                 if policy.window == 0 && policy.tiers.is_empty() && len < 200 {
@@ -185,13 +186,14 @@ fn history(policy: &Policy, budget: usize, steps: Vec<Step>) {
                 }
                 tokens.truncate(reached);
                 out.truncate(reached);
+                *attached = reached.min(*attached);
             }
             Step::Release(s) => {
                 let (id, ..) = known.swap_remove(s % count);
                 one.cache.release(id).unwrap();
             }
             Step::Hold(s) => {
-                let (id, tokens, out) = &known[s % count];
+                let (id, tokens, out, _) = &known[s % count];
                 let pages = (0..tokens.len() / PAGE).map(|page| one.cache.hold(*id, page).unwrap()).collect();
                 holds.push((pages, tokens.clone(), out.clone()));
             }
@@ -201,7 +203,7 @@ fn history(policy: &Policy, budget: usize, steps: Vec<Step>) {
                 let n = n.min(pages.len());
                 let (id, reached) = one.cache.attach(&pages[..n]).unwrap();
                 assert!(reached <= n * PAGE);
-                known.push((id, tokens[..reached].to_vec(), out[..reached].to_vec()));
+                known.push((id, tokens[..reached].to_vec(), out[..reached].to_vec(), reached));
             }
         }
         let stats = one.cache.stats();
@@ -209,9 +211,9 @@ fn history(policy: &Policy, budget: usize, steps: Vec<Step>) {
         assert_eq!(stats.used_bytes, stats.sealed_bytes + stats.written_bytes);
     }
     // Forks have much in common: a run serves all texts that it begins with.
-    known.sort_by_key(|(_, tokens, _)| std::cmp::Reverse(tokens.len()));
+    known.sort_by_key(|(_, tokens, ..)| std::cmp::Reverse(tokens.len()));
     let mut runs: Vec<(Vec<u32>, Vec<Vec<u32>>)> = Vec::new();
-    for (id, tokens, out) in known {
+    for (id, tokens, out, _) in known {
         assert_eq!(one.cache.len(id).unwrap(), tokens.len());
         if !runs.iter().any(|(longer, _)| longer.starts_with(&tokens)) {
             runs.push((tokens.clone(), straight(common::layers(), policy, &tokens)));
