@@ -1,8 +1,8 @@
 //! `cargo xtask sanitize`: tests once more under tools that see what tests alone can't: memory misused, memory lost,
 //! races, undefined behaviour.
 //!
-//! What a tool needs and can't be had is told as SKIPPED; what a tool finds fails the command. All of it takes about an
-//! hour of two cores, so a crate can be asked for by name.
+//! What a tool needs and can't be had is told as SKIPPED; what a tool finds fails the command. All of it
+//! takes long, so a crate can be asked for by name.
 
 use crate::tidy;
 use anyhow::{Context as _, Result, bail, ensure};
