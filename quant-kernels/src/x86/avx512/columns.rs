@@ -123,6 +123,22 @@ impl<const T: usize> Quads<T> {
         sums
     }
 
+    /// The first (`i` is 0) or second i16 of word `j` of each token in the lower halves of dwords, the upper ones whatever.
+    ///
+    /// # Safety
+    /// As for [`Quads::sums`].
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn starts(self, j: usize, i: usize) -> [__m512i; T] {
+        let mut starts = [_mm512_setzero_si512(); T];
+        for t in 0..T {
+            // SAFETY: as the caller promises; two bytes after the words are of the scales.
+            let dword = unsafe { self.words.add(4 * (T * j + t) + 2 * i).cast::<i32>().read_unaligned() };
+            starts[t] = _mm512_set1_epi32(dword);
+        }
+        starts
+    }
+
     /// Adds the products of two i16, `factors`, with those of word `j` of each token.
     ///
     /// # Safety
@@ -191,13 +207,32 @@ impl ByteScales {
         let zero = _mm512_setzero_si512();
         let mut sums = [zero; T];
         for j in 0..8 {
-            // Two bytes of every dword as the upper halves of words.
-            let pick = two_bits::pick(0x0180_0080 + 0x0200_0200 * (j as u32 % 2));
-            let pair = _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(self.0[j / 2], pick));
             // SAFETY: `j < 8`; the caller vouches for the activations.
-            unsafe { x.dot_sums(j, pair, &mut sums) };
+            unsafe { x.dot_sums(j, self.pair(j), &mut sums) };
         }
         sums.map(|sum| _mm512_sub_epi32(zero, _mm512_slli_epi32::<SHIFT>(sum)))
+    }
+
+    /// The scales of sub-blocks `2 j` and `2 j + 1` as two i16.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    fn pair(&self, j: usize) -> __m512i {
+        // Two bytes of every dword as the upper halves of words.
+        let pick = two_bits::pick(0x0180_0080 + 0x0200_0200 * (j as u32 % 2));
+        _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(self.0[j / 2], pick))
+    }
+
+    /// Adds the sums of sub-blocks `2 j` and `2 j + 1`, scaled. They must fit i16; their upper halves are ignored.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    pub fn add_pair<const T: usize>(&self, j: usize, dots: [[__m512i; T]; 2], sums: &mut [__m512i; T]) {
+        let scales = self.pair(j);
+        for t in 0..T {
+            // (second << 16) | (first & 0xffff)
+            let second = _mm512_slli_epi32::<16>(dots[1][t]);
+            let pair = _mm512_ternarylogic_epi32::<0xf8>(second, dots[0][t], _mm512_set1_epi32(0xffff));
+            sums[t] = add_products(sums[t], pair, scales);
+        }
     }
 
     /// Adds the sums of sub-block `sub`, scaled.

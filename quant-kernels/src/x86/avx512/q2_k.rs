@@ -59,45 +59,54 @@ impl Columns for Q2K {
     unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead, acc: &mut Acc<T>) {
         let zero = _mm512_setzero_si512();
         // SAFETY: the caller vouches for the 84 bytes of the block in every row.
-        let (packed, d) = unsafe { (rows.anew().dwords4(0), rows.anew().dword(80)) };
+        let packed = unsafe { rows.anew().dwords4(0) };
         let mut minima = [zero; T];
-        for j in 0..8 {
-            // SAFETY: `j < 8`; the caller vouches for the activations.
-            unsafe { x.dot_sums(j, minimum_pair(packed, j), &mut minima) };
-        }
-        // SAFETY: the caller vouches for the activations.
-        unsafe { acc.subtract(x, 0, high_f16(d), minima) };
-        // Several sums of a token, so that products need not wait for each other.
-        let mut dots = [[zero; T]; 4];
-        let chains = const { if T > 4 { 1 } else { 4 } };
-        for quarter in 0..4 {
-            ahead.request::<{ 4 * 84 }>(quarter);
-            // SAFETY: half of the block's 64 bytes, twice: two pairs of bits at a time.
-            let planes = unsafe { rows.anew().dwords8(16 + 32 * (quarter / 2)) };
-            let scales = low_nibbles(packed[quarter]);
-            let by = _mm512_set1_epi16(4 * (quarter as i16 % 2));
-            let mut k = 16 * quarter;
-            let mut pair = |planes: [__m512i; 8], byte: u32| {
-                for i in 0..8 {
-                    let pick = two_bits::pick(0x8000_8000 + 0x0001_0001 * (byte + i as u32 / 4));
-                    let codes = _mm512_and_si512(planes[i], _mm512_set1_epi8(3));
-                    let codes = _mm512_mullo_epi16(codes, _mm512_shuffle_epi8(scales, pick));
-                    // SAFETY: `k < 64`; the caller vouches for the activations.
-                    unsafe { x.dot(k + i, codes, &mut dots[i % chains]) };
+        let mut subtract = |i: usize| {
+            for j in 2 * i..2 * i + 2 {
+                // SAFETY: `j < 8`; the caller vouches for the activations.
+                unsafe { x.dot_sums(j, minimum_pair(packed, j), &mut minima) };
+            }
+        };
+        // A loop would index registers in memory.
+        subtract(0);
+        subtract(1);
+        subtract(2);
+        subtract(3);
+        // Several sums of a token, so that products need not wait for each other; codes of pairs of bits with odd numbers
+        // stay where they are, so their sums are four times as large.
+        let mut dots = [[[zero; T]; 2]; 2];
+        let chains = const { if T > 4 { 1 } else { 2 } };
+        for half in 0..2 {
+            ahead.request::<{ 8 * 84 }>(half);
+            // SAFETY: half of the block's codes.
+            let mut planes = unsafe { rows.anew().dwords8(16 + 32 * half) };
+            for pair in 2 * half..2 * half + 2 {
+                let scales = low_nibbles(packed[pair]);
+                for odd in 0..2 {
+                    let mask = _mm512_set1_epi8(if odd == 0 { 3 } else { 12 });
+                    for i in 0..8 {
+                        let byte = (2 * odd + i / 4) as u32;
+                        let pick = two_bits::pick(0x8000_8000 + 0x0001_0001 * byte);
+                        let codes = _mm512_and_si512(planes[i], mask);
+                        let codes = _mm512_mullo_epi16(codes, _mm512_shuffle_epi8(scales, pick));
+                        // SAFETY: fewer than 64; the caller vouches for the activations.
+                        unsafe { x.dot(16 * pair + 8 * odd + i, codes, &mut dots[odd][i % chains]) };
+                    }
                 }
-                k += 8;
-            };
-            let planes = planes.map(|planes| _mm512_srlv_epi16(planes, by));
-            pair(planes, 0);
-            pair(planes.map(|planes| _mm512_srli_epi16::<2>(planes)), 2);
+                planes = planes.map(|planes| _mm512_srli_epi16::<4>(planes));
+            }
         }
-        let mut sums = dots[0];
+        let mut sums = minima;
         for t in 0..T {
-            let rest = _mm512_add_epi32(dots[2][t], dots[3][t]);
-            sums[t] = _mm512_add_epi32(sums[t], _mm512_add_epi32(dots[1][t], rest));
+            let [even, odd] = dots.map(|dots| _mm512_add_epi32(dots[0][t], dots[1][t]));
+            sums[t] = _mm512_add_epi32(even, _mm512_srai_epi32::<2>(odd));
         }
-        // SAFETY: the caller vouches for the activations.
-        unsafe { acc.add(x, 0, low_f16(d), sums) };
+        // SAFETY: the last 16 bytes of the block; the caller vouches for the activations.
+        unsafe {
+            let d = rows.anew().dwords4(68)[3];
+            acc.add(x, 0, low_f16(d), sums);
+            acc.subtract(x, 0, high_f16(d), minima);
+        }
     }
 }
 

@@ -32,8 +32,8 @@ impl Format for Q3K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn unpack(rows: Rows, _values: usize, panel: &mut Panel) {
         // SAFETY: the caller vouches for the 110 bytes of the block in every row.
-        let (scales, d, third) = unsafe { header(rows) };
-        panel.set_d(0, d);
+        let ((scales, third), d) = unsafe { (header(rows), rows.dword(106)) };
+        panel.set_d(0, high_f16(d));
         // What code 0 becomes: the offset less four scales, modulo 256.
         let zeros = scales.map(|s| {
             let four = _mm512_and_si512(_mm512_slli_epi32::<2>(s), _mm512_set1_epi8(-4));
@@ -47,7 +47,7 @@ impl Format for Q3K {
                     _mm512_shuffle_epi8(scales[j / 4], two_bits::pick(0x8000_8000 + 0x0001_0001 * byte));
                 let zero = _mm512_shuffle_epi8(zeros[j / 4], two_bits::pick(0x0101_0101 * byte));
                 for i in 0..4 {
-                    let code = with_third(low[i], third[j % 2][i], j);
+                    let code = with_third(low[i], third[j % 2 * 4 + i], j);
                     let even = _mm512_mullo_epi16(_mm512_and_si512(code, _mm512_set1_epi16(0xff)), scale);
                     let odd = _mm512_mullo_epi16(_mm512_andnot_si512(_mm512_set1_epi16(0xff), code), scale);
                     let product = _mm512_mask_mov_epi8(odd, 0x5555_5555_5555_5555, even);
@@ -58,16 +58,15 @@ impl Format for Q3K {
     }
 }
 
-/// Scales as bytes, four sub-blocks per dword; the float scales; the third bits of 16 rows.
+/// Scales as bytes, four sub-blocks per dword, and the third bits of 16 rows.
 ///
 /// # Safety
 /// The CPU has the tier; 110 bytes can be read in every row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn header(rows: Rows) -> ([__m512i; 4], __m512, [[__m512i; 4]; 2]) {
+unsafe fn header(rows: Rows) -> ([__m512i; 4], [__m512i; 8]) {
     // SAFETY: as the caller promises.
-    let ([_, a, b, pairs], d, third) =
-        unsafe { (rows.dwords4(92), rows.dword(106), [rows.dwords4(0), rows.dwords4(16)]) };
+    let ([_, a, b, pairs], third) = unsafe { (rows.dwords4(92), rows.dwords8(0)) };
     let join = |low, pairs| {
         let six = _mm512_ternarylogic_epi32::<0xf8>(low, pairs, _mm512_set1_epi8(0x30));
         _mm512_sub_epi8(six, _mm512_set1_epi8(32))
@@ -78,7 +77,7 @@ unsafe fn header(rows: Rows) -> ([__m512i; 4], __m512, [[__m512i; 4]; 2]) {
         join(high_nibbles(a), pairs),
         join(high_nibbles(b), _mm512_srli_epi32::<2>(pairs)),
     ];
-    (scales, high_f16(d), third)
+    (scales, third)
 }
 
 /// Codes of sub-block `j` from their two low bits and the plane of third bits.
@@ -95,46 +94,44 @@ impl Columns for Q3K {
     const VALUES: usize = 256;
     const BYTES: usize = 110;
 
+    /// -4 times the sums: codes are too large by 4.
     fn words(sums: &[i16]) -> [[u8; 4]; 8] {
-        columns::pairs::<16>(sums)
+        let mut starts = [0; 16];
+        for (start, sum) in starts.iter_mut().zip(sums) {
+            *start = -4 * sum;
+        }
+        columns::pairs::<16>(&starts)
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn columns<const T: usize>(rows: Rows, x: Quads<T>, ahead: Ahead, acc: &mut Acc<T>) {
-        let zero = _mm512_setzero_si512();
         // SAFETY: the caller vouches for the block in every row.
-        let (scales, d, third) = unsafe { header(rows.anew()) };
+        let (scales, third) = unsafe { header(rows.anew()) };
         let scales = ByteScales(scales);
-        // SAFETY: the caller vouches for the activations.
-        let mut sums = unsafe { scales.offsets::<T, 2>(x) };
-        for quarter in 0..4 {
-            ahead.request::<{ 4 * 110 }>(quarter);
-            // SAFETY: half of the block's 64 bytes, twice: two pairs of bits at a time.
-            let planes = unsafe { rows.anew().dwords8(32 + 32 * (quarter / 2)) };
-            let by = _mm512_set1_epi16(4 * (quarter as i16 % 2));
-            // Third bits 2 quarter and 2 quarter + 1 to places 2 and 3.
-            let up = _mm512_set1_epi32((2 - 2 * quarter as i32) & 31);
-            for i in 0..2 {
-                let mut dots = [[zero; T]; 2];
-                for j in 0..4 {
-                    let low = _mm512_srlv_epi16(planes[4 * i + j], by);
-                    let third = _mm512_rolv_epi32(third[i][j], up);
-                    let codes =
-                        [code(low, third), code(_mm512_srli_epi16::<2>(low), _mm512_srli_epi16::<1>(third))];
-                    let k = 16 * quarter + 4 * i + j;
-                    // SAFETY: `k + 8 < 64`; the caller vouches for the activations.
-                    unsafe {
-                        x.dot(k, codes[0], &mut dots[0]);
-                        x.dot(k + 8, codes[1], &mut dots[1]);
-                    }
+        let mut sums = [_mm512_setzero_si512(); T];
+        for half in 0..2 {
+            ahead.request::<{ 8 * 110 }>(half);
+            // SAFETY: as above.
+            let mut planes = unsafe { rows.anew().dwords8(32 + 32 * half) };
+            // Third bits 4 half and on to places 2 and on.
+            let up = _mm512_set1_epi32((2 - 4 * half as i32) & 31);
+            let mut third = third.map(|third| _mm512_rolv_epi32(third, up));
+            for j in 4 * half..4 * half + 4 {
+                // Sums of 16 products of -4..=3 fit i16.
+                // SAFETY: `j < 8`; the caller vouches for the activations.
+                let mut dots = unsafe { [x.starts(j, 0), x.starts(j, 1)] };
+                for i in [0, 4, 1, 5, 2, 6, 3, 7] {
+                    // SAFETY: `8 j + i < 64`; the caller vouches for the activations.
+                    unsafe { x.dot(8 * j + i, code(planes[i], third[i]), &mut dots[i / 4]) };
                 }
-                scales.add(4 * quarter + i, dots[0], &mut sums);
-                scales.add(4 * quarter + 2 + i, dots[1], &mut sums);
+                scales.add_pair(j, dots, &mut sums);
+                planes = planes.map(|planes| _mm512_srli_epi16::<2>(planes));
+                third = third.map(|third| _mm512_srli_epi16::<1>(third));
             }
         }
-        // SAFETY: the caller vouches for the activations.
-        unsafe { acc.add(x, 0, d, sums) };
+        // SAFETY: the caller vouches for the block in every row and for the activations.
+        unsafe { acc.add(x, 0, high_f16(rows.anew().dwords4(94)[3]), sums) };
     }
 }
 
