@@ -108,14 +108,14 @@ impl Stairs {
         stairs
     }
 
-    /// The bytes of 64 indices: their low bytes, and their upper bits in bits 0..3 of bytes.
+    /// The bytes of 64 indices: their low bytes, and their upper bits in bits 4..7 of bytes.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
     pub fn of(&self, low: __m512i, upper: __m512i) -> __m512i {
         let step = _mm512_ternarylogic_epi32::<0xca>(
             _mm512_set1_epi8(15),
             _mm512_srli_epi16::<4>(low),
-            _mm512_slli_epi16::<4>(upper),
+            upper,
         );
         // SAFETY: 128 bytes.
         let find = |table: &[u8; 128]| unsafe {

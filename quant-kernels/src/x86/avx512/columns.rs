@@ -12,6 +12,7 @@ use super::two_bits;
 use crate::activations::{ActKind, Acts};
 use crate::matmul::Tile;
 use crate::types::TileFn;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// A weight type that can be decoded so.
@@ -94,6 +95,16 @@ pub(super) struct Quads<const T: usize> {
 }
 
 impl<const T: usize> Quads<T> {
+    /// The codes from values `4 k` on, at an address that the compiler will not derive from another one: distances to it
+    /// are short, and so are instructions.
+    #[inline]
+    pub fn from(self, k: usize) -> Self {
+        let mut codes = self.codes.wrapping_add(4 * T * k);
+        // SAFETY: touches nothing; the address remains the same.
+        unsafe { asm!("/* {codes} */", codes = inout(reg) codes, options(nomem, nostack, preserves_flags)) };
+        Self { codes, ..self }
+    }
+
     /// Adds the products of values `4 k..4 k + 4` of each token with `codes`.
     ///
     /// # Safety

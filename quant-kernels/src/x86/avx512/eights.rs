@@ -8,7 +8,7 @@
 use super::linear::{Linear, Planes, Terms, Walk, X, from_block, load, request_now};
 use super::load::Rows;
 use super::panel::{self, Format, Panel, Steps};
-use super::sums::{add_lane_dwords, add_lane_pairs};
+use super::sums::{add_dword_twos, sixteen_halves};
 use crate::isa::Avx512;
 use crate::types::TileFn;
 use std::arch::asm;
@@ -200,7 +200,7 @@ impl<E: Eights> Linear for Few<E> {
 unsafe fn units<E: Eights, const T: usize>(w: *const u8, count: usize, walk: &mut Walk, planes: Planes) {
     let mut planes = planes;
     let mut entries = [const { MaybeUninit::<[Entries; TOGETHER]>::uninit() }; PAIRS / TOGETHER];
-    let mut sums = [const { MaybeUninit::<[__m512i; T]>::uninit() }; PAIRS];
+    let mut sums = [const { MaybeUninit::<[__m512i; T]>::uninit() }; PAIRS / TOGETHER];
     let mut copied = Copied([0; 128]);
     let mut before = None;
     for unit in 0..count {
@@ -221,11 +221,18 @@ unsafe fn units<E: Eights, const T: usize>(w: *const u8, count: usize, walk: &mu
         unsafe { E::copy_d(w, &mut copied) };
         let x = walk.next::<Few<E>>();
         let entries = entries.as_ptr().cast::<Entries>();
-        for (i, place) in sums.iter_mut().enumerate().take(unknown(PAIRS)) {
-            request_now::<Few<E>>(pair(i)[0], 2 * E::Many::BYTES);
-            let x = from_block::<Few<E>>(x, 2 * i);
-            // SAFETY: two of the blocks, their entries, which have been written, and their activations.
-            place.write(unsafe { multiply::<E, T>(pair(i), *entries.add(i), x) });
+        for (i, place) in sums.iter_mut().enumerate().take(unknown(PAIRS / TOGETHER)) {
+            let sums = |i: usize| {
+                request_now::<Few<E>>(pair(i)[0], 2 * E::Many::BYTES);
+                let x = from_block::<Few<E>>(x, 2 * i);
+                // SAFETY: two of the blocks, their entries, which have been written, and their activations.
+                unsafe { multiply::<E, T>(pair(i), *entries.add(i), x) }
+            };
+            let (mut joined, more) = (sums(TOGETHER * i), sums(TOGETHER * i + 1));
+            for t in 0..T {
+                joined[t] = add_dword_twos(joined[t], more[t]);
+            }
+            place.write(joined);
         }
         before = Some(x);
     }
@@ -242,7 +249,7 @@ unsafe fn units<E: Eights, const T: usize>(w: *const u8, count: usize, walk: &mu
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn terms<E: Eights, const T: usize>(
-    sums: &[MaybeUninit<[__m512i; T]>; PAIRS],
+    sums: &[MaybeUninit<[__m512i; T]>; PAIRS / TOGETHER],
     copied: &Copied,
     x: X,
 ) -> Terms<T> {
@@ -252,12 +259,9 @@ unsafe fn terms<E: Eights, const T: usize>(
     for t in 0..T {
         // SAFETY: as the caller promises.
         let sum = |i: usize| unsafe { sums[i].assume_init() }[t];
-        let quad = |i: usize| add_lane_dwords([sum(i), sum(i + 1), sum(i + 2), sum(i + 3)]);
-        // A lane has four even blocks or four odd ones.
-        let sums = add_lane_pairs(quad(0), quad(4));
-        let order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+        let sums = sixteen_halves([sum(0), sum(1), sum(2), sum(3)]);
         // SAFETY: as the caller promises.
-        terms[t][0] = unsafe { x.term(t, d, _mm512_permutexvar_epi32(order, sums)) };
+        terms[t][0] = unsafe { x.term(t, d, sums) };
     }
     terms
 }

@@ -62,7 +62,7 @@ fn sixteen([low, high]: [__m512i; 2]) -> __m512 {
     _mm512_insertf32x8::<1>(_mm512_castps256_ps512(top_nibbles(low)), top_nibbles(high))
 }
 
-/// The nibbles of two blocks in the low bits of 64 bytes, other bits whatever.
+/// The nibbles of two blocks in the high bits of 64 bytes, other bits whatever.
 ///
 /// # Safety
 /// The CPU has the tier; the bytes of both blocks can be read.
@@ -72,7 +72,7 @@ unsafe fn nibbles(blocks: [*const u8; 2]) -> __m512i {
     // SAFETY: bytes 32..48 of the blocks.
     let both = _mm512_castsi256_si512(unsafe { load_quarters(blocks, 32) });
     let twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-    let by = _mm512_set1_epi64(i64::from_le_bytes([0, 4, 8, 12, 16, 20, 24, 28]));
+    let by = _mm512_set1_epi64(i64::from_le_bytes([60, 0, 4, 8, 12, 16, 20, 24]));
     _mm512_multishift_epi64_epi8(by, _mm512_permutexvar_epi32(twice, both))
 }
 
@@ -93,7 +93,7 @@ impl Shifted for Iq1M {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn negative(blocks: [*const u8; 2]) -> __mmask64 {
         // SAFETY: as the caller promises.
-        _mm512_test_epi8_mask(unsafe { nibbles(blocks) }, _mm512_set1_epi8(8))
+        _mm512_movepi8_mask(unsafe { nibbles(blocks) })
     }
 
     #[inline]
@@ -124,13 +124,13 @@ impl Shifted for Iq1M {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn starts(_: [*const u8; 2], upper: __m512i, lines: *const u8) -> [__m512i; 2] {
         let zero = _mm512_setzero_si512();
-        // The sign, bit 3, is worth 2: 8 | (bits & 2)
-        let (bits, two) = (_mm512_srli_epi16::<2>(upper), _mm512_set1_epi8(2));
+        // The sign, bit 7, is worth 2: 8 | (bits & 2)
+        let (bits, two) = (_mm512_srli_epi16::<6>(upper), _mm512_set1_epi8(2));
         let factors = _mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi8(8), bits, two);
         let factors = words([factors, zero]);
         // SAFETY: as the caller promises.
         let line = |i: usize| unsafe { load(lines.add(64 * i)) };
-        [_mm512_dpwssd_epi32(zero, factors[0], line(0)), _mm512_dpwssd_epi32(zero, factors[1], line(1))]
+        [_mm512_madd_epi16(factors[0], line(0)), _mm512_madd_epi16(factors[1], line(1))]
     }
 
     /// The negative sums of runs of 8, eight runs by turns.

@@ -50,7 +50,7 @@ impl Shifted for Iq1S {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn indices(blocks: [*const u8; 2]) -> [__m512i; 2] {
-        let by = _mm512_set1_epi64(i64::from_le_bytes([0, 3, 6, 9, 16, 19, 22, 25]));
+        let by = _mm512_set1_epi64(i64::from_le_bytes([60, 63, 2, 5, 12, 15, 18, 21]));
         // SAFETY: as the caller promises.
         unsafe { [load_halves(blocks, 2), _mm512_multishift_epi64_epi8(by, words(blocks))] }
     }

@@ -72,25 +72,24 @@ impl Columns for Q2K {
         subtract(1);
         subtract(2);
         subtract(3);
-        // Several sums of a token, so that products need not wait for each other; codes of pairs of bits with odd numbers
-        // stay where they are, so their sums are four times as large.
-        let mut dots = [[[zero; T]; 2]; 2];
-        let chains = const { if T > 4 { 1 } else { 2 } };
+        // Several sums of a token, so that products need not wait for each other.
+        let mut dots = [[zero; T]; 4];
+        let chains = const { if T > 4 { 1 } else { 4 } };
         for half in 0..2 {
             ahead.request::<{ 8 * 84 }>(half);
             // SAFETY: half of the block's codes.
             let mut planes = unsafe { rows.anew().dwords8(16 + 32 * half) };
             for pair in 2 * half..2 * half + 2 {
+                let x = x.from(16 * pair);
                 let scales = low_nibbles(packed[pair]);
                 for odd in 0..2 {
-                    let mask = _mm512_set1_epi8(if odd == 0 { 3 } else { 12 });
+                    let (mask, row) = lookup(odd);
                     for i in 0..8 {
-                        let byte = (2 * odd + i / 4) as u32;
-                        let pick = two_bits::pick(0x8000_8000 + 0x0001_0001 * byte);
-                        let codes = _mm512_and_si512(planes[i], mask);
-                        let codes = _mm512_mullo_epi16(codes, _mm512_shuffle_epi8(scales, pick));
-                        // SAFETY: fewer than 64; the caller vouches for the activations.
-                        unsafe { x.dot(16 * pair + 8 * odd + i, codes, &mut dots[odd][i % chains]) };
+                        // (planes & mask) | row
+                        let number = _mm512_ternarylogic_epi32::<0xea>(planes[i], mask, row);
+                        let codes = _mm512_shuffle_epi8(products(scales, odd, i / 4), number);
+                        // SAFETY: fewer than 16; the caller vouches for the activations.
+                        unsafe { x.dot(8 * odd + i, codes, &mut dots[(2 * odd + i % 2) % chains]) };
                     }
                 }
                 planes = planes.map(|planes| _mm512_srli_epi16::<4>(planes));
@@ -98,8 +97,8 @@ impl Columns for Q2K {
         }
         let mut sums = minima;
         for t in 0..T {
-            let [even, odd] = dots.map(|dots| _mm512_add_epi32(dots[0][t], dots[1][t]));
-            sums[t] = _mm512_add_epi32(even, _mm512_srai_epi32::<2>(odd));
+            let rest = _mm512_add_epi32(dots[2][t], dots[3][t]);
+            sums[t] = _mm512_add_epi32(_mm512_add_epi32(dots[0][t], dots[1][t]), rest);
         }
         // SAFETY: the last 16 bytes of the block; the caller vouches for the activations.
         unsafe {
@@ -107,6 +106,32 @@ impl Columns for Q2K {
             acc.add(x, 0, low_f16(d), sums);
             acc.subtract(x, 0, high_f16(d), minima);
         }
+    }
+}
+
+/// The products of all codes and the scale of a sub-block, byte `2 odd + i` of `scales`, of the four rows of each 128-bit
+/// lane: four bytes of a row for even pairs of bits, four bytes of a code for odd ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn products(scales: __m512i, odd: usize, i: usize) -> __m512i {
+    let byte = 0x0101_0101 * (2 * odd + i) as i32;
+    let (pick, codes) = if odd == 0 {
+        (two_bits::pick(0x8000_8000 + (byte as u32 & 0x00ff_00ff)), _mm512_set1_epi32(0x0302_0100))
+    } else {
+        (_mm512_set1_epi32(0x0c08_0400 + byte), _mm512_setr4_epi32(0, 0x0001_0001, 0x0002_0002, 0x0003_0003))
+    };
+    // No byte of a word reaches 256: scales are below 16.
+    _mm512_mullo_epi16(_mm512_shuffle_epi8(scales, pick), codes)
+}
+
+/// What finds a product in [`products`]: the bits of a code in place, and the row's number in the other ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn lookup(odd: usize) -> (__m512i, __m512i) {
+    if odd == 0 {
+        (_mm512_set1_epi8(3), _mm512_setr4_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c))
+    } else {
+        (_mm512_set1_epi8(12), _mm512_setr4_epi32(0, 0x0101_0101, 0x0202_0202, 0x0303_0303))
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) trait Shifted {
     /// What [`Shifted::starts`] wants weights to be larger by than eight times the digits: 0 or 1.
     const EXTRA: u8;
 
-    /// Of two blocks: the low bytes of 64 indices, and their further bits in bits 0..3 of each byte.
+    /// Of two blocks: the low bytes of 64 indices, and their further bits in bits 4..7 of each byte.
     ///
     /// # Safety
     /// The CPU has the tier; the bytes of both blocks can be read.
@@ -103,7 +103,7 @@ unsafe fn entries<S: Shifted, const V: usize>(blocks: [[*const u8; 2]; V]) -> [E
         // SAFETY: as the caller promises.
         [low[v], upper[v]] = unsafe { S::indices(blocks[v]) };
         for bit in 0..3 {
-            bits[v][bit] = _mm512_test_epi8_mask(upper[v], _mm512_set1_epi8(1 << bit));
+            bits[v][bit] = _mm512_test_epi8_mask(upper[v], _mm512_set1_epi8(16 << bit));
         }
     }
     let first = anew(&LOW).of(low, bits);
