@@ -10,24 +10,24 @@ use std::arch::x86_64::*;
 pub(super) struct Plane<const N: usize>([u8; N]);
 
 impl<const N: usize> Plane<N> {
-    /// Byte `byte` of packed entries.
-    pub const fn new(packed: &[u16; N], byte: usize) -> Self {
+    /// Byte `byte` of `N` packed entries from `first` on.
+    pub const fn new(packed: &[u16], first: usize, byte: usize) -> Self {
         let mut plane = [0; N];
         let mut i = 0;
         while i < N {
-            plane[i] = packed[i].to_le_bytes()[byte];
+            plane[i] = packed[first + i].to_le_bytes()[byte];
             i += 1;
         }
         Self(plane)
     }
 
-    /// The bytes of `V` times 64 indices, given as their low bytes and masks of bits 8, 9 and 10.
+    /// The bytes of `V` times 64 indices, given as their low bytes and masks of bits 8 and 9.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
-    pub fn of<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 3]; V]) -> [__m512i; V] {
-        let mut masks = [[0; 4]; V];
+    pub fn of<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 2]; V]) -> [__m512i; V] {
+        let mut masks = [[0; 3]; V];
         for v in 0..V {
-            masks[v] = [_mm512_movepi8_mask(low[v]), bits[v][0], bits[v][1], bits[v][2]];
+            masks[v] = [_mm512_movepi8_mask(low[v]), bits[v][0], bits[v][1]];
         }
         Lookup { plane: &self.0, low, masks }.all()
     }
@@ -50,7 +50,7 @@ pub(super) struct Book<const N: usize>([Plane<N>; 2]);
 
 impl<const N: usize> Book<N> {
     pub const fn new(packed: &[u16; N]) -> Self {
-        Self([Plane::new(packed, 0), Plane::new(packed, 1)])
+        Self([Plane::new(packed, 0, 0), Plane::new(packed, 0, 1)])
     }
 
     /// Entries of 8 values in another order: bits `2 i..2 i + 2` have value `order[i]`.
@@ -71,7 +71,7 @@ impl<const N: usize> Book<N> {
     /// The low and the high bytes of the entries of indices as [`Plane::of`] has them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
-    pub fn halves<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 3]; V]) -> [[__m512i; 2]; V] {
+    pub fn halves<const V: usize>(&self, low: [__m512i; V], bits: [[__mmask64; 2]; V]) -> [[__m512i; 2]; V] {
         let (first, second) = (self.0[0].of(low, bits), self.0[1].of(low, bits));
         let mut out = [[low[0]; 2]; V];
         for v in 0..V {
@@ -112,11 +112,8 @@ impl Stairs {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
     pub fn of(&self, low: __m512i, upper: __m512i) -> __m512i {
-        let step = _mm512_ternarylogic_epi32::<0xca>(
-            _mm512_set1_epi8(15),
-            _mm512_srli_epi16::<4>(low),
-            upper,
-        );
+        let step =
+            _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi8(15), _mm512_srli_epi16::<4>(low), upper);
         // SAFETY: 128 bytes.
         let find = |table: &[u8; 128]| unsafe {
             let (a, b) = (table.as_ptr(), table.as_ptr().add(64));
@@ -140,26 +137,19 @@ pub(super) fn words([low, high]: [__m512i; 2]) -> [__m512i; 2] {
 struct Lookup<'a, const N: usize, const V: usize> {
     plane: &'a [u8; N],
     low: [__m512i; V],
-    masks: [[__mmask64; 4]; V],
+    masks: [[__mmask64; 3]; V],
 }
 
 impl<const N: usize, const V: usize> Lookup<'_, N, V> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
     fn all(&self) -> [__m512i; V] {
-        const { assert!(N == 256 || N == 512 || N == 1024 || N == 2048) };
+        const { assert!(N == 256 || N == 512 || N == 1024) };
         match N {
             256 => self.of_256(0),
             512 => self.of_512(0),
-            1024 => self.of_1024(0),
-            _ => self.choose(3, self.of_1024(0), self.of_1024(1)),
+            _ => self.choose(2, self.of_512(0), self.of_512(1)),
         }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
-    fn of_1024(&self, i: usize) -> [__m512i; V] {
-        self.choose(2, self.of_512(2 * i), self.of_512(2 * i + 1))
     }
 
     #[inline]

@@ -101,7 +101,9 @@ impl<const T: usize> Quads<T> {
     pub fn from(self, k: usize) -> Self {
         let mut codes = self.codes.wrapping_add(4 * T * k);
         // SAFETY: touches nothing; the address remains the same.
-        unsafe { asm!("/* {codes} */", codes = inout(reg) codes, options(nomem, nostack, preserves_flags)) };
+        unsafe {
+            asm!("/* {codes} */", codes = inout(reg) codes, options(readonly, nostack, preserves_flags))
+        };
         Self { codes, ..self }
     }
 

@@ -62,7 +62,7 @@ impl Iq2 for Iq2S {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn entries<const V: usize>(blocks: [[*const u8; 2]; V]) -> [Entries; V] {
         let (mut indices, mut signs) = ([_mm512_setzero_si512(); V], [_mm512_setzero_si512(); V]);
-        let mut bits = [[0; 3]; V];
+        let mut bits = [[0; 2]; V];
         for v in 0..V {
             // SAFETY: bytes 2..34, 34..66 and 66..74 of the blocks that the caller vouches for.
             let upper = unsafe {

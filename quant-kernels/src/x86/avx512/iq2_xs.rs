@@ -66,7 +66,7 @@ impl Iq2 for Iq2Xs {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn entries<const V: usize>(blocks: [[*const u8; 2]; V]) -> [Entries; V] {
         let (mut indices, mut signs) = ([_mm512_setzero_si512(); V], [_mm512_setzero_si512(); V]);
-        let mut bits = [[0; 3]; V];
+        let mut bits = [[0; 2]; V];
         for v in 0..V {
             // SAFETY: bytes 2..66 of the blocks that the caller vouches for, and a table of 64 bytes.
             let ([a, b], even) = unsafe { (load_pair(blocks[v], 2), load(EVEN.0.as_ptr())) };

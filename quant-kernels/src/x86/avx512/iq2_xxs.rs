@@ -77,7 +77,7 @@ impl Iq2 for Iq2Xxs {
             let (c, d) = (_mm512_multishift_epi64_epi8(by, a), _mm512_multishift_epi64_epi8(by, b));
             signs[v] = signs_of_seven(_mm512_permutex2var_epi8(c, lower, d));
         }
-        let halves = anew(&BOOK).halves(indices, [[0; 3]; V]);
+        let halves = anew(&BOOK).halves(indices, [[0; 2]; V]);
         std::array::from_fn(|v| Entries { halves: halves[v], more: signs[v] })
     }
 

@@ -37,7 +37,7 @@ impl Grid for Iq3S {
                 ],
             )
         };
-        let [a, b] = BOOK.halves(indices, [[ninth[0], 0, 0], [ninth[1], 0, 0]]);
+        let [a, b] = BOOK.halves(indices, [[ninth[0], 0], [ninth[1], 0]]);
         ([LEVELS.of(spread_fours(words(a))), LEVELS.of(spread_fours(words(b)))], signs)
     }
 

@@ -30,7 +30,7 @@ impl Grid for Iq3Xxs {
         let (indices, signs) = unsafe { (load_pair(blocks, 2), load_halves(blocks, 66)) };
         let by = _mm512_set1_epi64(i64::from_le_bytes([0, 7, 14, 21, 32, 39, 46, 53]));
         let signs = masks(signs_of_seven(_mm512_multishift_epi64_epi8(by, signs)));
-        let [a, b] = BOOK.halves(indices, [[0; 3]; 2]);
+        let [a, b] = BOOK.halves(indices, [[0; 2]; 2]);
         ([LEVELS.of(spread_fours(words(a))), LEVELS.of(spread_fours(words(b)))], signs)
     }
 

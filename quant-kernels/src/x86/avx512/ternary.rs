@@ -87,7 +87,7 @@ pub(super) fn tile<S: Shifted + 'static>(proof: Avx512) -> TileFn {
 
 struct Ternary<S>(PhantomData<S>);
 
-static LOW: Plane<2048> = Plane::new(&packed::IQ1_S, 0);
+static LOW: [Plane<1024>; 2] = [Plane::new(&packed::IQ1_S, 0, 0), Plane::new(&packed::IQ1_S, 1024, 0)];
 static HIGH: Stairs = Stairs::new(&packed::IQ1_S);
 
 /// The entries of `V` pairs of blocks, and their further bits.
@@ -98,16 +98,22 @@ static HIGH: Stairs = Stairs::new(&packed::IQ1_S);
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn entries<S: Shifted, const V: usize>(blocks: [[*const u8; 2]; V]) -> [Entries; V] {
     let (mut low, mut upper) = ([_mm512_setzero_si512(); V], [_mm512_setzero_si512(); V]);
-    let mut bits = [[0; 3]; V];
+    let mut bits = [[0; 2]; V];
     for v in 0..V {
         // SAFETY: as the caller promises.
         [low[v], upper[v]] = unsafe { S::indices(blocks[v]) };
-        for bit in 0..3 {
+        for bit in 0..2 {
             bits[v][bit] = _mm512_test_epi8_mask(upper[v], _mm512_set1_epi8(16 << bit));
         }
     }
-    let first = anew(&LOW).of(low, bits);
-    std::array::from_fn(|v| Entries { halves: [first[v], HIGH.of(low[v], upper[v])], more: upper[v] })
+    let halves = anew(&LOW);
+    let (a, b) = (halves[0].of(low, bits), halves[1].of(low, bits));
+    std::array::from_fn(|v| {
+        // Tested late: there are seven masks.
+        let last = _mm512_test_epi8_mask(upper[v], _mm512_set1_epi8(64));
+        let first = _mm512_mask_blend_epi8(last, a[v], b[v]);
+        Entries { halves: [first, HIGH.of(low[v], upper[v])], more: upper[v] }
+    })
 }
 
 impl<S: Shifted> Coded for Ternary<S> {
