@@ -214,7 +214,7 @@ impl<C: Codes + 'static, const BYTES: usize, const HEADER: usize> Linear for Blo
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let quads = fours(|i| {
+        let quads = fours::<Self, _>(|i| {
             // SAFETY: blocks `4i..4i + 4` of 16.
             let ([low, high], head) = unsafe { Self::four_blocks(w.add(4 * i * BYTES)) };
             let (from, half) = (4 * i * BYTES, 2 * BYTES);

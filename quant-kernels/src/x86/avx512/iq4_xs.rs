@@ -79,7 +79,7 @@ impl Linear for Iq4Xs {
         let headers = unsafe { [headers(w), headers(w.add(8 * 136))] };
         let d = headers.map(|headers| _mm512_cvtepi64_epi32(headers));
         let scales = headers.map(|headers| unpack_scales(headers));
-        let quads = fours(|i| {
+        let quads = fours::<Self, _>(|i| {
             let scales = if i % 2 == 0 {
                 _mm512_castsi512_si256(scales[i / 2])
             } else {

@@ -60,6 +60,11 @@ pub(super) trait Linear: 'static {
     const MINIMA: bool;
     /// How many bytes ahead of their use weights are requested.
     const AHEAD: usize = 16 << 10;
+    /// Fours of blocks that [`fours`] reads by instructions of their own. The first-level cache fetches ahead for an
+    /// instruction whose reads are near each other, on Zen 5 at most 2 KiB apart, and nearer is better.
+    const UNROLLED: usize = if 16 * Self::BYTES <= 2048 { 4 } else { 2 };
+    /// Whether [`Linear::all_terms`] is a function by itself, so that what its turns share is loaded once.
+    const APART: bool = Self::UNROLLED < 4;
     /// Bytes of arranged activations per block, in each of three arrays.
     const PARTS: [usize; 3];
     /// Whether blocks are multiplied two at a time: in the first array, `arrange` leaves the upper halves of all lines
@@ -90,13 +95,51 @@ pub(super) trait Linear: 'static {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn all_terms<const T: usize>(w: *const u8, count: usize, walk: &mut Walk, planes: Planes) {
-        let (mut w, mut planes) = (w, planes);
-        for _ in 0..count {
-            // SAFETY: as the caller promises.
-            unsafe { planes.store::<Self, T>(Self::terms::<T>(w, walk.next::<Self>())) };
-            w = w.wrapping_add(16 / Self::TERMS * Self::BYTES);
+        // SAFETY: as the caller promises.
+        unsafe {
+            if Self::APART {
+                units_apart::<Self, T>(w, count, walk, planes);
+            } else {
+                units::<Self, T>(w, count, walk, planes);
+            }
         }
     }
+}
+
+/// [`Linear::all_terms`], in line.
+///
+/// # Safety
+/// As there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn units<L: Linear + ?Sized, const T: usize>(
+    w: *const u8,
+    count: usize,
+    walk: &mut Walk,
+    planes: Planes,
+) {
+    let (mut w, mut planes) = (w, planes);
+    for _ in 0..count {
+        // SAFETY: as the caller promises.
+        unsafe { planes.store::<L, T>(L::terms::<T>(w, walk.next::<L>())) };
+        w = w.wrapping_add(16 / L::TERMS * L::BYTES);
+    }
+}
+
+/// [`Linear::all_terms`] as a function by itself.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn units_apart<L: Linear + ?Sized, const T: usize>(
+    w: *const u8,
+    count: usize,
+    walk: &mut Walk,
+    planes: Planes,
+) {
+    // SAFETY: as the caller promises.
+    unsafe { units::<L, T>(w, count, walk, planes) }
 }
 
 /// Activations for one unit of 16 terms after the other, row after row.
@@ -209,7 +252,7 @@ pub(super) unsafe fn tile<L: Linear, const T: usize>(tile: &mut Tile<'_>) {
             L::all_terms::<T>(bytes.as_ptr(), count, &mut walk, planes);
             if !last.is_empty() {
                 planes.place = planes.place.wrapping_add(16 * count);
-                planes.store::<L, T>(last_terms::<L, T>(last, walk.next::<L>()));
+                last_terms::<L, T>(last, &mut walk, planes);
             }
         }
         let sums = RowSums {
@@ -242,21 +285,29 @@ pub(super) fn from_block<L: Linear + ?Sized>(x: X, first: usize) -> X {
     x
 }
 
-/// The terms of the last blocks of a tile, fewer than 16 terms.
+/// [`Linear::all_terms`] of the last blocks of a tile, fewer than 16 terms.
 ///
 /// # Safety
-/// The CPU has the tier; `x` as for [`Linear::terms`].
+/// As there.
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn last_terms<L: Linear, const T: usize>(bytes: &[u8], x: X) -> Terms<T> {
+unsafe fn last_terms<L: Linear, const T: usize>(bytes: &[u8], walk: &mut Walk, planes: Planes) {
     /// 16 blocks of the largest type.
     const ROOM: usize = 16 * 256;
     let mut staged = [0u8; ROOM];
     staged[..bytes.len()].copy_from_slice(bytes);
     const { assert!(16 / L::TERMS * L::BYTES <= ROOM) };
     // SAFETY: the staging buffer holds 16 blocks; the rest is as the caller promises.
-    unsafe { L::terms::<T>(staged.as_ptr(), x) }
+    unsafe {
+        if L::APART {
+            // Called from anywhere else, `terms` would not be in line there.
+            L::all_terms::<T>(staged.as_ptr(), 1, walk, planes);
+        } else {
+            let mut planes = planes;
+            planes.store::<L, T>(L::terms::<T>(staged.as_ptr(), walk.next::<L>()));
+        }
+    }
 }
 
 /// The activations in the order of the type: what the last tile arranged, if that was the same.

@@ -186,7 +186,7 @@ impl Linear for Q2K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
         let zero = _mm512_setzero_si512();
-        let quads = fours(|i| {
+        let quads = fours::<Self, _>(|i| {
             let w = w.wrapping_add(4 * 84 * i);
             // SAFETY: the first and the last 16 bytes of these blocks.
             let (packed, d) = unsafe { (load_lanes(w, 84), load_lanes(w.add(68), 84)) };

@@ -212,6 +212,7 @@ impl Linear for Q4K {
     const VALUES: usize = 256;
     const BYTES: usize = 144;
     const MINIMA: bool = true;
+    const UNROLLED: usize = 1;
     const PARTS: [usize; 3] = [256, 16, 0];
 
     fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
@@ -257,12 +258,12 @@ pub(super) unsafe fn terms<L: Linear, const T: usize>(
     codes: impl Fn(__m512i, *const u8, usize) -> [__m512i; 2],
 ) -> Terms<T> {
     let zero = _mm512_setzero_si512();
-    let quads = fours(|i| {
+    let quads = fours::<L, _>(|i| {
         let w = w.wrapping_add(4 * i * L::BYTES);
         // SAFETY: the headers of these four blocks.
         let headers = unsafe { load_lanes(w, L::BYTES) };
         let packed = unpack_scales(headers);
-        let mins = _mm512_unpackhi_epi8(packed, zero);
+        let (scales, mins) = (_mm512_unpacklo_epi8(packed, zero), _mm512_unpackhi_epi8(packed, zero));
         let mut minima = [zero; T];
         for t in 0..T {
             // SAFETY: the sums of these blocks, 16 bytes each.
@@ -274,12 +275,12 @@ pub(super) unsafe fn terms<L: Linear, const T: usize>(
             for half in 0..2 {
                 // SAFETY: 64 bytes of nibbles of block `k`, and 64 bytes.
                 let (nibbles, spread) = unsafe {
-                    (load(block.add(L::BYTES - 128 + 64 * half)), load(SPREAD.0[k][half].as_ptr()))
+                    (load(block.add(L::BYTES - 128 + 64 * half)), load(SPREAD.0[k][half].as_ptr().cast()))
                 };
                 let from = k * L::BYTES + half * (L::BYTES / 2);
                 let nibbles = request::<L>(w, from, from + L::BYTES / 2, nibbles);
                 let [low, high] = codes(nibbles, block, half);
-                let scales = _mm512_maskz_permutexvar_epi8(0x5555_5555_5555_5555, spread, packed);
+                let scales = _mm512_permutexvar_epi16(spread, scales);
                 for t in 0..T {
                     // SAFETY: the activations that meet these codes.
                     let (x0, x1) = unsafe {
@@ -322,16 +323,16 @@ fn unpack_scales(headers: __m512i) -> __m512i {
 }
 
 #[repr(align(64))]
-struct Spread([[[u8; 64]; 2]; 4]);
+struct Spread([[[u16; 32]; 2]; 4]);
 
-/// For block `k` of four and half `h`: where the scale of each packed sum lies (even bytes; odd ones become zero). In
-/// a 128-bit lane `l` the first four sums are of sub-block `4h + l / 2 * 2`, the others of the next one.
+/// For block `k` of four and half `h`: where the scale of each packed sum lies among the eight of each block. In a 128-bit
+/// lane `l` the first four sums are of sub-block `4h + l / 2 * 2`, the others of the next one.
 static SPREAD: Spread = {
-    let mut table = [[[0u8; 64]; 2]; 4];
+    let mut table = [[[0; 32]; 2]; 4];
     let mut i = 0;
     while i < 4 * 2 * 32 {
         let (k, half, word) = (i / 64, i / 32 % 2, i % 32);
-        table[k][half][2 * word] = (16 * k + 4 * half + word / 16 * 2 + word % 8 / 4) as u8;
+        table[k][half][word] = (8 * k + 4 * half + word / 16 * 2 + word % 8 / 4) as u16;
         i += 1;
     }
     Spread(table)

@@ -119,6 +119,7 @@ impl Linear for Q6K {
     const VALUES: usize = 256;
     const BYTES: usize = 210;
     const MINIMA: bool = false;
+    const UNROLLED: usize = 1;
     const PARTS: [usize; 3] = [256, 32, 0];
 
     fn few(tokens: usize, _cols: usize) -> Option<TileFn> {
@@ -139,7 +140,7 @@ impl Linear for Q6K {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
-        let quads = fours(|i| {
+        let quads = fours::<Self, _>(|i| {
             let w = w.wrapping_add(4 * i * 210);
             four_columns::<T>(|k| {
                 // SAFETY: block `4i + k` and its activations.

@@ -161,7 +161,7 @@ impl Linear for Q8_0 {
             let p = w.add(64 * i);
             if i < 8 { load(p) } else { _mm512_castsi256_si512(_mm256_loadu_si256(p.cast())) }
         };
-        let fours = fours(|i| {
+        let fours = fours::<Self, _>(|i| {
             let (a, b, c) = (line(2 * i), line(2 * i + 1), line(2 * i + 2));
             let scales = _mm512_permutex2var_epi16(a, vector(const { scale_places() }[i]), b);
             let codes = |k: usize, here, next| {

@@ -1,7 +1,9 @@
 //! Sums across a register and over blocks: partial sums in all lanes become one sum to a block, in order.
 
+use super::linear::Linear;
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 /// `vpdpwssd`: adds products of pairs of words. It stays where it is written: the compiler would make all sums of four
 /// products first and run out of registers.
@@ -22,11 +24,28 @@ pub(super) fn add_products(sum: __m512i, words: __m512i, scales: __m512i) -> __m
     sum
 }
 
-/// `[f(0), f(1), f(2), f(3)]`
+/// `[f(0), f(1), f(2), f(3)]`, where `f` reads four blocks of `L` each: [`Linear::UNROLLED`] of them one after the other,
+/// in a loop.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-pub(super) fn fours<R>(f: impl Fn(usize) -> R) -> [R; 4] {
-    [f(0), f(1), f(2), f(3)]
+pub(super) fn fours<L: Linear, R: Copy>(f: impl Fn(usize) -> R) -> [R; 4] {
+    const { assert!(matches!(L::UNROLLED, 1 | 2 | 4)) };
+    if L::UNROLLED == 4 {
+        return [f(0), f(1), f(2), f(3)];
+    }
+    let mut out = [MaybeUninit::uninit(); 4];
+    let mut i = 0;
+    while i < 4 {
+        out[i].write(f(i));
+        if L::UNROLLED == 2 {
+            out[i + 1].write(f(i + 1));
+        }
+        i += L::UNROLLED;
+        // SAFETY: touches nothing. The compiler would unroll the loop.
+        unsafe { asm!("/* {i} */", i = inout(reg) i, options(nomem, nostack, preserves_flags)) };
+    }
+    // SAFETY: all four have been written.
+    out.map(|four| unsafe { four.assume_init() })
 }
 
 /// The sums of four blocks for each token, from partial sums in all lanes: 128-bit lane `k` has those of block `k`.

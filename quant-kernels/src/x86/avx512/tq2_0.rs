@@ -40,6 +40,7 @@ impl Linear for TQ20 {
     const VALUES: usize = 256;
     const BYTES: usize = 66;
     const MINIMA: bool = false;
+    const APART: bool = true;
     const PARTS: [usize; 3] = [256, 4, 0];
 
     /// The codes as [`two_bits::codes`] has them, and their sum.
@@ -52,7 +53,7 @@ impl Linear for TQ20 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn terms<const T: usize>(w: *const u8, x: X) -> Terms<T> {
-        let quads = fours(|i| {
+        let quads = fours::<Self, _>(|i| {
             let w = w.wrapping_add(4 * 66 * i);
             four_blocks(|k| {
                 // SAFETY: the 64 bytes of codes of block `4i + k`.
