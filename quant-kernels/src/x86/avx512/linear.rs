@@ -61,10 +61,9 @@ pub(super) trait Linear: 'static {
     /// How many bytes ahead of their use weights are requested.
     const AHEAD: usize = 16 << 10;
     /// Fours of blocks that [`fours`] reads by instructions of their own. The first-level cache fetches ahead for an
-    /// instruction whose reads are near each other, on Zen 5 at most 2 KiB apart, and nearer is better.
+    /// instruction whose reads are near each other, on Zen 5 at most 2 KiB apart, and nearer is better. With fewer than
+    /// four, what the turns share is loaded once.
     const UNROLLED: usize = if 16 * Self::BYTES <= 2048 { 4 } else { 2 };
-    /// Whether [`Linear::all_terms`] is a function by itself, so that what its turns share is loaded once.
-    const APART: bool = Self::UNROLLED < 4;
     /// Bytes of arranged activations per block, in each of three arrays.
     const PARTS: [usize; 3];
     /// Whether blocks are multiplied two at a time: in the first array, `arrange` leaves the upper halves of all lines
@@ -97,7 +96,7 @@ pub(super) trait Linear: 'static {
     unsafe fn all_terms<const T: usize>(w: *const u8, count: usize, walk: &mut Walk, planes: Planes) {
         // SAFETY: as the caller promises.
         unsafe {
-            if Self::APART {
+            if Self::UNROLLED < 4 {
                 units_apart::<Self, T>(w, count, walk, planes);
             } else {
                 units::<Self, T>(w, count, walk, planes);
@@ -300,7 +299,7 @@ unsafe fn last_terms<L: Linear, const T: usize>(bytes: &[u8], walk: &mut Walk, p
     const { assert!(16 / L::TERMS * L::BYTES <= ROOM) };
     // SAFETY: the staging buffer holds 16 blocks; the rest is as the caller promises.
     unsafe {
-        if L::APART {
+        if L::UNROLLED < 4 {
             // Called from anywhere else, `terms` would not be in line there.
             L::all_terms::<T>(staged.as_ptr(), 1, walk, planes);
         } else {

@@ -40,7 +40,6 @@ impl Linear for TQ20 {
     const VALUES: usize = 256;
     const BYTES: usize = 66;
     const MINIMA: bool = false;
-    const APART: bool = true;
     const PARTS: [usize; 3] = [256, 4, 0];
 
     /// The codes as [`two_bits::codes`] has them, and their sum.
