@@ -95,7 +95,7 @@ impl Columns for Q2K {
                 planes = planes.map(|planes| _mm512_srli_epi16::<4>(planes));
             }
         }
-        let mut sums = minima;
+        let mut sums = [zero; T];
         for t in 0..T {
             let rest = _mm512_add_epi32(dots[2][t], dots[3][t]);
             sums[t] = _mm512_add_epi32(_mm512_add_epi32(dots[0][t], dots[1][t]), rest);
